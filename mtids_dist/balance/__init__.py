@@ -1,0 +1,23 @@
+"""Gradient balancing over ranks: DD-GB and its peers, for a DeepSpeed engine or a plain optimizer.
+
+Usable on its own: needs torch, TorchJD and scipy, and DeepSpeed only if an engine is given.
+"""
+
+from mtids_dist.balance.balancer import BalanceInfo, GradientBalancer, NonFiniteGradientError
+from mtids_dist.balance.config import BalanceConfig
+from mtids_dist.balance.ddgb import DDGBWeighting
+from mtids_dist.balance.gramian import ExactGramian, Gramian, TaskGradients
+from mtids_dist.balance.weightings import WEIGHTINGS, make_weighting
+
+__all__ = [
+    "WEIGHTINGS",
+    "BalanceConfig",
+    "BalanceInfo",
+    "DDGBWeighting",
+    "ExactGramian",
+    "GradientBalancer",
+    "Gramian",
+    "NonFiniteGradientError",
+    "TaskGradients",
+    "make_weighting",
+]

@@ -1,0 +1,89 @@
+"""Hands prepared gradients to whoever takes the step: DeepSpeed in any ZeRO stage, or a plain optimizer.
+
+What crosses here is each rank's own gradient; the receiver's mean over ranks makes it the global one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mtids_dist.balance.collectives import start_sum, world_size
+
+Gradients = Sequence[tuple[nn.Parameter, Tensor]]
+
+
+class HandOver(Protocol):
+    """Where the gradients of a step end."""
+
+    def parameters(self) -> list[nn.Parameter] | None:
+        """Every trainable parameter that it takes care of; None when only the graph can tell."""
+        ...
+
+    def give(self, loss: Tensor, gradients: Gradients) -> None:
+        """Takes this rank's gradients; `loss` is the scalar that they are said to come from."""
+        ...
+
+
+class PlainHandOver:
+    """Leaves the mean over ranks in `.grad`, added to what is there, as `backward` would."""
+
+    def parameters(self) -> list[nn.Parameter] | None:
+        """Unknown: only the graph can tell."""
+        return None
+
+    def give(self, loss: Tensor, gradients: Gradients) -> None:  # noqa: ARG002  # plain torch has no loss scale to honour
+        """See `HandOver.give`."""
+        flat = torch.cat([gradient.reshape(-1) for _, gradient in gradients])
+        work = start_sum(flat)
+        if work is not None:
+            work.wait()
+        means = (flat / world_size()).split_with_sizes([gradient.numel() for _, gradient in gradients])
+        for (parameter, gradient), mean in zip(gradients, means, strict=True):
+            mine = mean.view(gradient.shape).to(parameter.dtype)
+            parameter.grad = mine if parameter.grad is None else parameter.grad + mine
+
+
+class DeepSpeedHandOver:
+    """One `engine.backward` on a function whose gradients are the prepared ones.
+
+    DeepSpeed's reduction, loss scale and accumulation factor act on them as on any others. Its own forward is not used: the hooks
+    that it hangs on outputs refuse `torch.autograd.grad`.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def parameters(self) -> list[nn.Parameter] | None:
+        """The engine's trainable parameters."""
+        return [p for p in self._engine.module.parameters() if p.requires_grad]
+
+    def give(self, loss: Tensor, gradients: Gradients) -> None:
+        """See `HandOver.give`."""
+        parameters = [parameter for parameter, _ in gradients]
+        with self._whole(parameters):
+            prepared: Tensor = _Prepared.apply(loss, [gradient for _, gradient in gradients], *parameters)  # type: ignore[no-untyped-call]
+            self._engine.backward(prepared)
+
+    def _whole(self, parameters: list[nn.Parameter]) -> Any:
+        """Under ZeRO-3 a parameter is a stub outside its module's forward: autograd wants it whole to accept its gradient."""
+        from deepspeed.zero import GatheredParameters
+
+        return GatheredParameters(parameters, enabled=self._engine.zero_optimization_stage() == 3)
+
+
+class _Prepared(torch.autograd.Function):
+    """A scalar whose gradients are given; grad_output carries loss scale and accumulation factor."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *parameters: nn.Parameter) -> Tensor:  # noqa: ARG004  # backward needs their place
+        ctx.gradients = gradients
+        return loss.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        (scale,) = grad_outputs
+        return (None, None, *(gradient * scale for gradient in ctx.gradients))
