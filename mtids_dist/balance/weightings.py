@@ -114,7 +114,9 @@ class ActiveTasksWeighting(Weighting[PSDMatrix], Stateful):
     def get_extra_state(self) -> dict[str, Any]:
         """The last weights and the method's own state, which TorchJD keeps in buffers that are None until their first step."""
         key = getattr(self.weighting, "_state_key", None)
-        return {"last": self._last, "buffers": dict(self.weighting._buffers), "key": key}
+        # Cloned, since GradVac writes into its buffer in place.
+        buffers = {name: None if b is None else b.clone() for name, b in self.weighting._buffers.items()}
+        return {"last": self._last, "buffers": buffers, "key": key}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Puts them back, also into a fresh object."""

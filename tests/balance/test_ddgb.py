@@ -7,13 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from mtids_dist.balance import DDGBWeighting
-
-BATTERY = settings(max_examples=300, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -46,7 +44,6 @@ def scales(J: Tensor, tau: float) -> Tensor:
 taus = st.sampled_from([0.0, 0.3, 0.5, 1.0])
 
 
-@BATTERY
 @given(jacobians(zero_rows=True), taus, st.booleans(), st.sampled_from([torch.float64, torch.float32]))
 def test_no_task_is_harmed(J: Tensor, tau: float, dynamic: bool, dtype: torch.dtype) -> None:
     d = DDGBWeighting(tau=tau, dynamic=dynamic)(gramian(J).to(dtype)).double() @ J
@@ -58,14 +55,12 @@ def test_no_task_is_harmed(J: Tensor, tau: float, dynamic: bool, dtype: torch.dt
     assert (J @ d >= -tolerance * max(eta.mean().item(), norms.max().item() if dynamic else 0) * norms).all()
 
 
-@BATTERY
 @given(jacobians(), taus)
 def test_no_task_is_silenced(J: Tensor, tau: float) -> None:
     weights = DDGBWeighting(tau=tau)(gramian(J))
     assert (weights >= scales(J, tau) / len(J) * (1 - 1e-9)).all()
 
 
-@BATTERY
 @given(jacobians(zero_rows=True), taus, st.integers(0, 10**6))
 def test_permuting_tasks_with_their_state_permutes_weights(J: Tensor, tau: float, seed: int) -> None:
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(J)))
@@ -82,7 +77,6 @@ def test_identical_gradients_get_the_mean(K: int) -> None:
     assert torch.allclose(DDGBWeighting()(G), torch.full((K,), 1 / K, dtype=torch.float64), atol=1e-7)
 
 
-@BATTERY
 @given(jacobians(), taus)
 def test_without_conflict_only_magnitudes_act(J: Tensor, tau: float) -> None:
     J = J.abs()
@@ -90,14 +84,12 @@ def test_without_conflict_only_magnitudes_act(J: Tensor, tau: float) -> None:
     assert torch.allclose(DDGBWeighting(tau=tau)(gramian(J)), expected, rtol=1e-9, atol=0)
 
 
-@BATTERY
 @given(jacobians(), taus, st.sampled_from([1e-8, 1e-3, 1e6]))
 def test_scaling_every_gradient_changes_nothing(J: Tensor, tau: float, c: float) -> None:
     d, d_scaled = (DDGBWeighting(tau=tau)(gramian(f * J)) @ J for f in (1.0, c))
     assert torch.allclose(d, d_scaled, rtol=1e-6, atol=1e-6 * J.norm(dim=1).max().item())
 
 
-@BATTERY
 @given(jacobians(), taus, st.sampled_from([torch.float64, torch.float32]))
 def test_update_is_at_most_the_mean_of_eta(J: Tensor, tau: float, dtype: torch.dtype) -> None:
     d = DDGBWeighting(tau=tau)(gramian(J).to(dtype)).double() @ J
@@ -105,7 +97,6 @@ def test_update_is_at_most_the_mean_of_eta(J: Tensor, tau: float, dtype: torch.d
     assert d.norm() <= eta.mean() * (1 + (1e-6 if dtype == torch.float64 else 1e-3))
 
 
-@BATTERY
 @given(st.integers(2, 7), taus, st.integers(0, 10**6))
 def test_ranks_and_geometric_mean_of_norms_are_kept(K: int, tau: float, seed: int) -> None:
     """With orthogonal gradients w_k = s_k / K, so the given norms eta can be read off the weights."""
@@ -114,7 +105,6 @@ def test_ranks_and_geometric_mean_of_norms_are_kept(K: int, tau: float, seed: in
     assert torch.allclose(eta.log() - log_norms.mean(), (1 - tau) * (log_norms - log_norms.mean()), atol=1e-9)
 
 
-@BATTERY
 @given(jacobians(), taus, st.data())
 def test_a_zero_gradient_leaves_the_others_alone(J: Tensor, tau: float, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(J)))

@@ -1,0 +1,127 @@
+"""The balanced backward with a plain optimizer: gradients by hand, private parts, ranks, errors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from ranks import run_ranks
+from torch import Tensor, nn
+from torchjd.aggregation import UPGrad
+from torchjd.autojac import jac_to_grad, mtl_backward
+
+from mtids_dist.balance import BalanceInfo, DDGBWeighting, ExactGramian, GradientBalancer, NonFiniteGradientError, make_weighting
+
+SEED = 5
+TASKS = ("a", "b", "c")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(SEED)
+        self.trunk = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 8), nn.Tanh())
+        self.heads = nn.ModuleDict({task: nn.Linear(8, 3) for task in TASKS})
+
+    def losses(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        z = self.trunk(x)
+        return {task: nn.functional.cross_entropy(head(z), y[:, k]) for k, (task, head) in enumerate(self.heads.items())}
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randn(12, 6, generator=generator), torch.randint(0, 3, (12, 3), generator=generator)
+
+
+def task_gradients(net: Net) -> Tensor:
+    losses = net.losses(*batch())
+    rows = [torch.autograd.grad(loss, list(net.trunk.parameters()), retain_graph=True) for loss in losses.values()]
+    return torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows]).double()
+
+
+def test_shared_gradient_is_the_weighted_sum_and_private_ones_are_their_own() -> None:
+    net = Net()
+    J = task_gradients(net)
+    info = GradientBalancer(net.trunk.parameters(), DDGBWeighting()).backward(net.losses(*batch()))
+    assert torch.allclose(info.gramian, J @ J.T, rtol=1e-5)
+    assert torch.allclose(info.weights, DDGBWeighting()(J @ J.T), rtol=1e-5)
+    shared = torch.cat([p.grad.reshape(-1) for p in net.trunk.parameters()]).double()
+    assert torch.allclose(shared, info.weights @ J, rtol=1e-4, atol=1e-7)
+    own = torch.autograd.grad(net.losses(*batch())["b"], net.heads["b"].weight)[0]
+    assert torch.allclose(net.heads["b"].weight.grad, own)
+
+
+def test_upgrad_through_our_door_is_torchjd_s() -> None:
+    net, theirs = Net(), Net()
+    GradientBalancer(net.trunk.parameters(), make_weighting("upgrad")).backward(net.losses(*batch()))
+    features = theirs.trunk(batch()[0])
+    losses = [nn.functional.cross_entropy(theirs.heads[t](features), batch()[1][:, k]) for k, t in enumerate(TASKS)]
+    mtl_backward(losses, features=features)
+    jac_to_grad(theirs.trunk.parameters(), UPGrad())
+    for mine, other in zip(net.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(mine.grad, other.grad, atol=1e-6)
+
+
+def test_cosines_are_of_the_task_gradients() -> None:
+    net = Net()
+    J = nn.functional.normalize(task_gradients(net))
+    info = GradientBalancer(net.trunk.parameters(), DDGBWeighting()).backward(net.losses(*batch()))
+    assert torch.allclose(info.cosines, J @ J.T, atol=1e-5)
+
+
+def gradients_on_rank(method: str) -> tuple[Tensor, BalanceInfo]:
+    import torch.distributed as dist
+
+    net, size = Net(), dist.get_world_size()
+    x, y = (part.chunk(size)[dist.get_rank()] for part in batch())
+    torch.manual_seed(100 + dist.get_rank())  # ranks draw different numbers
+    info = GradientBalancer(net.trunk.parameters(), make_weighting(method)).backward(net.losses(x, y))
+    return torch.cat([p.grad.reshape(-1) for p in net.parameters()]), info
+
+
+@pytest.mark.slow
+def test_two_ranks_without_an_engine_leave_the_mean_gradient_of_one() -> None:
+    (reference, _), *_ = run_ranks(gradients_on_rank, 1, "ddgb")
+    for gradient, _ in run_ranks(gradients_on_rank, 2, "ddgb"):
+        assert torch.allclose(gradient, reference, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_random_methods_use_rank_zero_s_draw() -> None:
+    (first, info), (second, other) = run_ranks(gradients_on_rank, 2, "random")
+    assert torch.equal(info.weights, other.weights)
+    assert torch.equal(first, second)
+
+
+def test_a_non_finite_gradient_is_named_and_nothing_moves() -> None:
+    net = Net()
+    losses = net.losses(*batch())
+    losses["b"] = losses["b"] * math.nan
+    with pytest.raises(NonFiniteGradientError, match="gradient of b"):
+        GradientBalancer(net.trunk.parameters(), DDGBWeighting()).backward(losses)
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_state_goes_into_a_fresh_balancer() -> None:
+    net = Net()
+    first = GradientBalancer(net.trunk.parameters(), DDGBWeighting(beta=0.9))
+    first.backward(net.losses(*batch()))
+    second = GradientBalancer(net.trunk.parameters(), DDGBWeighting(beta=0.9))
+    second.load_state_dict(first.state_dict())
+    scaled = {task: loss * (k + 1) ** 2 for k, (task, loss) in enumerate(net.losses(*batch()).items())}
+    again = {task: loss * (k + 1) ** 2 for k, (task, loss) in enumerate(net.losses(*batch()).items())}
+    assert torch.equal(first.backward(scaled).weights, second.backward(again).weights)
+
+
+def test_other_tasks_than_before_are_refused() -> None:
+    net = Net()
+    balancer = GradientBalancer(net.trunk.parameters(), DDGBWeighting())
+    balancer.backward(net.losses(*batch()))
+    with pytest.raises(ValueError, match="same tasks in every step"):
+        balancer.backward({"a": net.losses(*batch())["a"]})
+
+
+def test_costs_are_told_before_running() -> None:
+    assert ExactGramian().bytes_sent(3, 1000) == 0, "one rank sends nothing"
+    assert ExactGramian().bytes_kept(3, 1000) == 12_000
