@@ -1,0 +1,126 @@
+"""MTIDS: trunk, experts, gates and heads put together, and the border between what is shared and what is private.
+
+    z = f(x);  q_k = [pool z; pool A_k(z)];  beta_k, pi_k = gate_k(q_k)
+    h_k = beta^s_k sum_m pi^s_km S_m(z) + beta^p_k sum_j pi^p_kj P^k_j(z);  logits_k = head_k(h_k)
+
+Shape suffixes: B batch, D H W a crop's size, C channels and d h w size of the trunk's map, Q context, W width of an expert,
+M shared experts, N private experts of a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtids_dist.model.blocks import pool
+from mtids_dist.model.config import ModelConfig, Routing
+from mtids_dist.model.experts import Adaptor, Expert, Head
+from mtids_dist.model.gates import Gate, GateUse, UniformGate
+from mtids_dist.model.trunk import build_trunk
+
+Logits = dict[str, Tensor]
+Border = tuple[Tensor, ...]
+
+
+class MTIDS(nn.Module):
+    """A multi-task network with DBR gates (our reading of MT-IDS's abstract), or one of its ablations.
+
+    Parameters are named `trunk.*`, `shared_experts.<m>.*` (these two are shared) and `task_experts.<task>.<j>.*`,
+    `adaptors.<task>.*`, `gating.<task>.{branch,shared,private}.{weight,bias}`, `heads.<task>.*` (of one task each).
+    An expert's gate row is row m of `gating.<task>.shared` in every task, or row j of its task's `gating.<task>.private`.
+
+    :param tasks: name -> number of classes.
+    :param settings: those of `ModelConfig`.
+    :raises ValueError: a setting or a task that can't be built.
+    """
+
+    def __init__(self, tasks: Mapping[str, int], **settings: Any) -> None:
+        super().__init__()
+        self.config = config = ModelConfig(**settings)
+        self.tasks = dict(tasks)
+        experts = config.experts_of(tasks)
+        hard = config.routing is Routing.HARD
+
+        self.trunk = build_trunk(config)
+        channels: int = self.trunk.out_channels  # type: ignore[assignment]  # torch types it as Tensor | Module
+        width = channels if hard else config.expert_width
+        self.shared_experts = nn.ModuleList(Expert(channels, width) for _ in range(0 if hard else config.shared_experts))
+        self.task_experts = nn.ModuleDict({t: nn.ModuleList(Expert(channels, width) for _ in range(experts[t])) for t in experts})
+        own_context = tasks if config.routing in (Routing.DBR, Routing.TIED) else ()
+        self.adaptors = nn.ModuleDict({task: Adaptor(channels, config.context_width) for task in own_context})
+        context = channels + (config.context_width if own_context else 0)
+        self.gating = nn.ModuleDict() if hard else nn.ModuleDict({t: _gate(config, context, n) for t, n in experts.items()})
+        self.heads = nn.ModuleDict({task: Head(width, classes, config.dropout) for task, classes in tasks.items()})
+
+    def forward(self, crops_B1DHW: Tensor, return_features: bool = False) -> Logits | tuple[Logits, Border]:
+        """Logits [B, classes] of each task, from crops of any size with D >= 1.
+
+        With `return_features` also the border tensors: a view of z [B, C, d, h, w] that all private parts read, and
+        S_1(z) ... S_M(z) [B, W], computed from z itself, so that none depends on another. With u_k = grad(L_k, border),
+        one backward from the border with sum_k w_k u_k is the shared gradient of sum_k w_k L_k. A task need not reach each
+        of them. With hard sharing: the one tensor that the heads read, [B, C].
+        """
+        z_BCdhw = self.trunk(crops_B1DHW)
+        logits, border = self._pooled(z_BCdhw) if self.config.routing is Routing.HARD else self._routed(z_BCdhw)
+        return (logits, border) if return_features else logits
+
+    def _pooled(self, z_BCdhw: Tensor) -> tuple[Logits, Border]:
+        h_BC = pool(z_BCdhw)
+        return {task: head(h_BC) for task, head in self.heads.items()}, (h_BC,)
+
+    def _routed(self, z_BCdhw: Tensor) -> tuple[Logits, Border]:
+        z_private = z_BCdhw.view_as(z_BCdhw)
+        shared = [expert(z_BCdhw) for expert in self.shared_experts]
+        use = self._gate_use(z_private)
+        logits = {}
+        for task, head in self.heads.items():
+            outputs = [*shared, *(expert(z_private) for expert in self._experts(task))]
+            h_BW = torch.einsum("be,bew->bw", use[task].mixture(), torch.stack(outputs, dim=1))
+            logits[task] = head(h_BW)
+        return logits, (z_private, *shared)
+
+    def _experts(self, task: str) -> nn.ModuleList:
+        experts = self.task_experts[task]
+        assert isinstance(experts, nn.ModuleList)
+        return experts
+
+    def _gate_use(self, z_private: Tensor) -> dict[str, GateUse]:
+        shared_BC = pool(z_private)
+        contexts = dict.fromkeys(self.gating, shared_BC)
+        contexts |= {task: torch.cat([shared_BC, adaptor(z_private)], dim=1) for task, adaptor in self.adaptors.items()}
+        return {task: gate(contexts[task]) for task, gate in self.gating.items()}
+
+    def gates(self, crops_B1DHW: Tensor) -> dict[str, GateUse]:
+        """How each task weighs its experts on these crops; empty with hard sharing, which has no gates."""
+        return self._gate_use(self.trunk(crops_B1DHW))
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The trunk's and the shared experts': what gradient balancing acts on."""
+        return [*self.trunk.parameters(), *self.shared_experts.parameters()]
+
+    def task_parameters(self, task: str) -> list[nn.Parameter]:
+        """What belongs to `task` alone: private experts, adaptor, gate and head.
+
+        :raises ValueError: no such task.
+        """
+        if task not in self.tasks:
+            raise ValueError(f"task must be one of {', '.join(self.tasks)}, found {task!r}")
+        parts = (self.task_experts, self.adaptors, self.gating, self.heads)
+        return [parameter for part in parts if task in part for parameter in part[task].parameters()]
+
+
+def _gate(config: ModelConfig, context: int, task_experts: int) -> nn.Module:
+    if config.routing is Routing.UNIFORM:
+        return UniformGate(num_shared=config.shared_experts, num_private=task_experts)
+    return Gate(
+        context,
+        num_shared=config.shared_experts,
+        num_private=task_experts,
+        branch_temperature=config.branch_temperature,
+        expert_temperature=config.expert_temperature,
+        top_k=config.top_k,
+        tied=config.routing is Routing.TIED,
+    )
