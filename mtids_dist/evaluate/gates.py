@@ -1,0 +1,49 @@
+"""How much each task leans on each expert, averaged over nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mtids_dist.model import GateUse
+
+
+@dataclass(frozen=True)
+class MeanGates:
+    """Means over nodes. `use` is the mean of branch times expert, M shared then N private: it sums to 1."""
+
+    branch: tuple[float, ...]
+    shared: tuple[float, ...]
+    private: tuple[float, ...]
+    use: tuple[float, ...]
+
+    def to_json(self) -> dict[str, list[float]]:
+        """The fields as lists; of `use`, the means of products, which the products of the means would only approximate."""
+        return {name: list(getattr(self, name)) for name in ("branch", "shared", "private", "use")}
+
+
+class GateSums:
+    """Adds up gate weights batch by batch."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._sums: dict[str, dict[str, Tensor]] = {}
+
+    def add(self, gates: Mapping[str, GateUse]) -> None:
+        """Add one batch's gates of every task."""
+        self._rows += next((len(gate.branch) for gate in gates.values()), 0)
+        for task, gate in gates.items():
+            for name, total in _totals(gate).items():
+                sums = self._sums.setdefault(task, {})
+                sums[name] = sums[name] + total if name in sums else total
+
+    def means(self) -> dict[str, MeanGates]:
+        """By task; empty where nothing was added."""
+        return {task: MeanGates(**{k: tuple((v / self._rows).tolist()) for k, v in s.items()}) for task, s in self._sums.items()}
+
+
+def _totals(gate: GateUse) -> dict[str, Tensor]:
+    parts = {"branch": gate.branch, "shared": gate.shared, "private": gate.private, "use": gate.mixture()}
+    return {name: weights.detach().double().sum(0).cpu() for name, weights in parts.items()}
