@@ -91,11 +91,12 @@ class GradientBalancer:
         """
         self._check(losses)
         values = list(losses.values())
-        found = self._gramian.collect(values, self._shared, self._private(values), features)
-        self._refuse_non_finite(found.gramian)
-        weights = self._weights(found.gramian)
-        shared = zip(self._shared, found.combine(weights), strict=True)
-        self._hand_over.give(torch.stack([v.detach() for v in values]).mean(), [*shared, *found.private])
+        with self._hand_over.whole():
+            found = self._gramian.collect(values, self._shared, self._private(values), features)
+            self._refuse_non_finite(found.gramian)
+            weights = self._weights(found.gramian)
+            shared = zip(self._shared, found.combine(weights), strict=True)
+            self._hand_over.give(torch.stack([v.detach() for v in values]).mean(), [*shared, *found.private])
         return BalanceInfo(tasks=self._tasks, weights=weights, gramian=found.gramian)
 
     def state_dict(self) -> dict[str, Any]:

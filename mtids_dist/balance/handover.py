@@ -5,7 +5,8 @@ What crosses here is each rank's own gradient; the receiver's mean over ranks ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,9 @@ from mtids_dist.balance.collectives import start_sum, world_size
 
 Gradients = Sequence[tuple[nn.Parameter, Tensor]]
 
+_IN_USE = -1
+"""Stands among the ids of submodules that work with a parameter; no module has it."""
+
 
 class HandOver(Protocol):
     """Where the gradients of a step end."""
@@ -23,8 +27,12 @@ class HandOver(Protocol):
         """Every trainable parameter that it takes care of; None when only the graph can tell."""
         ...
 
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside, parameters can be differentiated more than once and given their gradients; a collective."""
+        ...
+
     def give(self, loss: Tensor, gradients: Gradients) -> None:
-        """Takes this rank's gradients; `loss` is the scalar that they are said to come from."""
+        """Takes this rank's gradients, inside `whole`; `loss` is the scalar that they are said to come from."""
         ...
 
 
@@ -34,6 +42,10 @@ class PlainHandOver:
     def parameters(self) -> list[nn.Parameter] | None:
         """Unknown: only the graph can tell."""
         return None
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Nothing to do."""
+        return nullcontext()
 
     def give(self, loss: Tensor, gradients: Gradients) -> None:  # noqa: ARG002  # plain torch has no loss scale to honour
         """See `HandOver.give`."""
@@ -57,22 +69,36 @@ class DeepSpeedHandOver:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
 
-    def parameters(self) -> list[nn.Parameter] | None:
+    def parameters(self) -> list[Any]:
         """The engine's trainable parameters."""
         return [p for p in self._engine.module.parameters() if p.requires_grad]
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Under ZeRO-3 parameters are stubs outside their module's forward and first backward: here they are gathered and held.
+
+        DeepSpeed's hooks fetch a module's parameters for one backward a forward and release them after it; K backwards need them
+        K times. A parameter that some submodule still works with is not released, so each is marked as in use meanwhile.
+        """
+        import deepspeed
+
+        if self._engine.zero_optimization_stage() < 3:
+            yield
+            return
+        parameters = self.parameters()
+        with deepspeed.zero.GatheredParameters(parameters):
+            for parameter in parameters:
+                parameter.ds_active_sub_modules.add(_IN_USE)
+            try:
+                yield
+            finally:
+                for parameter in parameters:
+                    parameter.ds_active_sub_modules.discard(_IN_USE)
+
     def give(self, loss: Tensor, gradients: Gradients) -> None:
         """See `HandOver.give`."""
-        parameters = [parameter for parameter, _ in gradients]
-        with self._whole(parameters):
-            prepared: Tensor = _Prepared.apply(loss, [gradient for _, gradient in gradients], *parameters)  # type: ignore[no-untyped-call]
-            self._engine.backward(prepared)
-
-    def _whole(self, parameters: list[nn.Parameter]) -> Any:
-        """Under ZeRO-3 a parameter is a stub outside its module's forward: autograd wants it whole to accept its gradient."""
-        from deepspeed.zero import GatheredParameters
-
-        return GatheredParameters(parameters, enabled=self._engine.zero_optimization_stage() == 3)
+        prepared: Tensor = _Prepared.apply(loss, [g for _, g in gradients], *(p for p, _ in gradients))  # type: ignore[no-untyped-call]
+        self._engine.backward(prepared)
 
 
 class _Prepared(torch.autograd.Function):

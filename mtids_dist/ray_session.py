@@ -1,0 +1,44 @@
+"""The Ray that a verb works on: the cluster at an address, or a private one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mtids_dist.errors import InputError
+
+
+@contextmanager
+def ray_session(address: str | None, *, workers: int = 1) -> Iterator[None]:
+    """Connects to the cluster at `address`, or starts a local Ray with room for `workers` and one task that reads data.
+
+    Ray's own words stay in its session's log files.
+
+    :raises InputError: no cluster answers at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    # A worker keeps the user's working directory, so that what a relative path means does not change.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address is None:
+            cpus = max(os.cpu_count() or 1, workers + 1)
+            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise
+        raise InputError(f"no Ray cluster answers: {str(error).splitlines()[0]}", where=f"--address {address}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

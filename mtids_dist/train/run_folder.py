@@ -1,0 +1,70 @@
+"""Opening a run folder: a fresh one, or one that the same run left unfinished."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from mtids_dist.errors import InputError
+from mtids_dist.train.job import RunFolder
+
+MAY_CHANGE = (
+    "train.epochs",
+    "train.scale.",
+    "train.keep_checkpoints",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.max_failures",
+)
+"""Settings that a resumed run may have otherwise: they do not change what has been learned so far."""
+
+PACKAGES = ("mtids-dist", "ray", "torch", "deepspeed", "torchjd", "monai", "pydicom", "pyarrow", "numpy")
+
+
+def open_run(folder: RunFolder, description: Mapping[str, Any]) -> bool:
+    """Writes the run description into a fresh folder, or checks it against the one that is there; True if the run has finished.
+
+    :raises InputError: the folder holds a run with other settings (names the first), or something that is no run.
+    """
+    if folder.description.exists():
+        _refuse_changes(folder, description)
+        return folder.weights.exists()
+    if folder.path.exists() and any(folder.path.iterdir()):
+        raise InputError(
+            "the run folder holds something else", where=str(folder.path), allowed="a new or empty folder, or a run's own"
+        )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.versions.write_text(json.dumps(_versions(), indent=1) + "\n")
+    folder.description.write_text(yaml.safe_dump(dict(description), sort_keys=False))
+    return False
+
+
+def _refuse_changes(folder: RunFolder, description: Mapping[str, Any]) -> None:
+    before = dict(_leaves(yaml.safe_load(folder.description.read_text())))
+    now = dict(_leaves(description))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE):
+            raise InputError(
+                f"this run folder was begun with another {key}",
+                where=str(folder.description),
+                found=f"{now.get(key)}, was {before.get(key)}",
+                allowed="the same settings, or another run folder (--set run=...)",
+            )
+    folder.description.write_text(yaml.safe_dump(dict(description), sort_keys=False))
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, tree
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}

@@ -1,0 +1,158 @@
+"""The Ray Train wiring: workers, their share of the store, restarts, and what the driver sees of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from mtids_dist.data import Split, check_store, ingest_options, open_store, train_dataset
+from mtids_dist.errors import InputError, MTIDSError, StoppedError, WorkFailedError
+from mtids_dist.train.config import ScaleConfig
+from mtids_dist.train.job import RunFolder, TrainJob
+from mtids_dist.train.metrics_log import Line, Tail, read_lines
+from mtids_dist.train.worker import train_on_rank
+
+POLL_S = 0.2
+
+
+def check_job(job: TrainJob) -> None:
+    """Everything about data that can be refused before a worker starts.
+
+    :raises InputError: no store, another crop size, a missing column, an empty fold, fewer rows than a global batch.
+    """
+    if job.data.store is None:
+        raise InputError("no store to train on", where="data.store", allowed="a folder that `mtids-dist prepare` or `dataset` wrote")
+    check_store(open_store(job.data.store), job.data, job.tasks, world_size=job.train.scale.workers)
+
+
+def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) -> None:
+    """Trains on the Ray that this process is connected to, or goes on from the folder's last checkpoint.
+
+    Leaves `model.safetensors`, `metrics.jsonl` and checkpoints in `folder`. SIGTERM, SIGINT and the folder's stop flag end it
+    with a checkpoint.
+
+    :param on_line: called with every new line of metrics.jsonl.
+    :raises InputError: what `check_job` refuses.
+    :raises StoppedError: it was asked to stop; the same call goes on.
+    :raises WorkFailedError: workers were lost more often than allowed, or training itself failed.
+    """
+    check_job(job)
+    folder.stop_flag.unlink(missing_ok=True)
+    tail = Tail(folder.metrics)
+    tail.skip()
+    fit = _InThread(_trainer(job, folder).fit)
+    with _stop_on_signals(folder.stop_flag):
+        fit.start()
+        ended = False
+        while not ended:
+            fit.join(POLL_S)
+            ended = not fit.is_alive()
+            for line in tail.new_lines():
+                on_line(line)
+    if fit.error is not None:
+        raise _told(fit.error, folder) from fit.error
+    if not folder.weights.exists():
+        raise StoppedError("stopped with a checkpoint; the same command goes on from it")
+
+
+def _trainer(job: TrainJob, folder: RunFolder) -> TorchTrainer:
+    assert job.data.store is not None
+    store = open_store(job.data.store)
+    dataset = train_dataset(store, store.folds_of(Split.TRAIN, job.data.fold), job.tasks, seed=_order_seed(job, folder))
+    scale, use_gpu = job.train.scale, _gpus_per_worker(job.train.scale) > 0
+    return TorchTrainer(
+        train_on_rank,
+        train_loop_config={
+            "job": job.model_dump(mode="json"),
+            "folder": str(folder.path.absolute()),
+            "threads": max(1, (os.cpu_count() or 1) // scale.workers),
+        },
+        scaling_config=ScalingConfig(num_workers=scale.workers, use_gpu=use_gpu, resources_per_worker=_resources(scale)),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        datasets={"train": dataset},
+        dataset_config=DataConfig(execution_options=ingest_options()),
+        run_config=RunConfig(
+            name=folder.checkpoints.name,
+            storage_path=str(folder.path.absolute()),
+            failure_config=FailureConfig(max_failures=job.train.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=job.train.keep_checkpoints),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def _order_seed(job: TrainJob, folder: RunFolder) -> int:
+    """Ray Data counts a dataset's epochs from 0 again when a run resumes: the seed moves on with the first of them."""
+    lines = read_lines(folder.metrics) if folder.metrics.exists() else iter(())
+    first_epoch = max((line["epoch"] for line in lines if line["kind"] == "step"), default=0)
+    return int(np.random.SeedSequence((job.seed, first_epoch)).generate_state(1)[0])
+
+
+def _gpus_per_worker(scale: ScaleConfig) -> float:
+    if scale.gpus_per_worker is not None:
+        return scale.gpus_per_worker
+    return 1.0 if ray.cluster_resources().get("GPU", 0) >= scale.workers else 0.0
+
+
+def _resources(scale: ScaleConfig) -> dict[str, float]:
+    """Leaves a CPU for Ray Data: when Train reserves every one of them, reading stalls."""
+    spare = ray.cluster_resources().get("CPU", 1.0) - 1.0
+    cpus = scale.cpus_per_worker or min(1.0, max(spare, 0.5) / scale.workers)
+    gpus = _gpus_per_worker(scale)
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+class _InThread(threading.Thread):
+    """Runs `fit` beside the main thread, which keeps the signals and the display. What it raised is in `error`."""
+
+    def __init__(self, fit: Callable[[], Any]) -> None:
+        super().__init__(daemon=True, name="ray-train")
+        self._fit = fit
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._fit()
+        except BaseException as error:  # handed to the main thread
+            self.error = error
+
+
+@contextmanager
+def _stop_on_signals(flag: Path) -> Iterator[None]:
+    """SIGTERM and the first Ctrl-C set the stop flag; a second Ctrl-C interrupts. Left alone outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signum: int, _frame: Any) -> None:
+        if signum == signal.SIGINT and flag.exists():
+            raise KeyboardInterrupt
+        flag.touch()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _told(error: BaseException, folder: RunFolder) -> MTIDSError:
+    """What the user is told of a failed fit: a worker's own one-line error where there is one."""
+    causes = list(getattr(error, "worker_failures", {}).values()) if isinstance(error, TrainingFailedError) else []
+    for cause in (*causes, error):
+        root = getattr(cause, "cause", cause)
+        if isinstance(root, MTIDSError):
+            return root
+    last = (str(causes[0]) if causes else str(error)).strip().splitlines()
+    return WorkFailedError(f"training failed: {last[-1] if last else type(error).__name__}; see {folder.logs}")
