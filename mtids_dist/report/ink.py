@@ -56,6 +56,7 @@ class Picture:
     caption: str
     svg: Markup
     wide: bool = False
+    """two columns of the page, where it has them"""
 
 
 def colour_of(name: str, names: Sequence[str]) -> str:
@@ -64,7 +65,7 @@ def colour_of(name: str, names: Sequence[str]) -> str:
 
 
 def draw(
-    title: str, caption: str, paint: Callable[[Axes], None], *, size: tuple[float, float] = (4.4, 2.9), wide: bool = False
+    title: str, caption: str, paint: Callable[[Axes], None], *, size: tuple[float, float] = (3.9, 2.6), wide: bool = False
 ) -> Picture:
     """Paint one set of axes of `size` inches and keep it as inline SVG."""
     with rc_context(_STYLE):

@@ -20,6 +20,9 @@ from mtids_dist.tasks import MISSING
 _MOST_CLASSES = 16
 """A confusion matrix with more classes can't be read; a product of tasks is seen better in its parts."""
 
+_ROOM_FOR_NAME = 0.09
+"""The share of a bar that an expert's name needs; twice as much with its number."""
+
 
 def confusion_pictures(run: RunFolder) -> list[Picture]:
     """Row-normalised confusion matrices, the tasks with most classes first."""
@@ -45,7 +48,7 @@ def _matrix(axes: Axes, counts: npt.NDArray[np.int64], classes: Sequence[str]) -
         share = float(shares[row, column])
         axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=PALETTE[0], alpha=share, linewidth=0))
         if count:
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color="white" if share > 0.5 else INK)
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color="white" if share > 0.7 else INK)
     axes.set_xlim(-0.5, len(classes) - 0.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xticks(range(len(classes)), classes)
@@ -105,7 +108,7 @@ def gate_picture(run: RunFolder) -> Picture | None:
         "Mean over the evaluated nodes of branch weight times expert weight. "
         "Blue S: experts that all tasks share; orange P: the task's own."
     )
-    return draw("Gate use", caption, lambda axes: _bars(axes, gates), size=(6.6, 1.1 + 0.5 * len(gates)), wide=True)
+    return draw("Gate use", caption, lambda axes: _bars(axes, gates), size=(3.9, max(2.6, 0.8 + 0.4 * len(gates))))
 
 
 def _bars(axes: Axes, gates: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
@@ -113,8 +116,9 @@ def _bars(axes: Axes, gates: Mapping[str, Mapping[str, Sequence[float]]]) -> Non
         left = 0.0
         for name, colour, alpha, use in _experts(gate):
             axes.barh(row, use, left=left, height=0.72, color=colour, alpha=alpha, edgecolor="none")
-            if use > 0.06:
-                axes.text(left + use / 2, row, f"{name} {use:.0%}", ha="center", va="center", fontsize=8, color="white")
+            if use > _ROOM_FOR_NAME:
+                text = f"{name} {use:.0%}" if use > 2 * _ROOM_FOR_NAME else name
+                axes.text(left + use / 2, row, text, ha="center", va="center", fontsize=8, color="white")
             left += use
     axes.set_yticks(range(len(gates)), list(gates))
     axes.invert_yaxis()

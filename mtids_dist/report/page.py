@@ -63,17 +63,14 @@ def render(run: RunFolder, store: Path | None = None) -> str:
 
 
 def _sections(run: RunFolder) -> list[Section]:
-    no_log, no_evaluation = "No training step has been logged.", "Not evaluated yet."
-    balance = [p for p in (weight_picture(run), cosine_picture(run)) if p]
-    gates = gate_picture(run)
+    gates, weights, cosines = gate_picture(run), weight_picture(run), cosine_picture(run)
     return [
-        Section("Confusion", confusion_pictures(run), no_evaluation),
-        Section("ROC curves", roc_pictures(run), no_evaluation if run.evaluation is None else "No task of two classes has both."),
-        Section("Experts", [gates] if gates else [], no_evaluation if run.evaluation is None else "This network has no gates."),
-        Section("Loss", loss_pictures(run), no_log),
-        Section("Validation metrics", metric_pictures(run), "No validation has been logged."),
-        Section("Gradient balance", balance, no_log),
-        Section("Speed", speed_pictures(run), no_log),
+        Section("Predictions", [*confusion_pictures(run), *roc_pictures(run)], "Not evaluated yet."),
+        Section(
+            "Experts and gradient balance", [p for p in (gates, weights, cosines) if p], "Nothing logged, not evaluated yet."
+        ),
+        Section("Loss and validation metrics", [*loss_pictures(run), *metric_pictures(run)], "No training step has been logged."),
+        Section("Speed", speed_pictures(run), "No training step has been logged."),
     ]
 
 
