@@ -52,7 +52,9 @@ def test_shuffling_keeps_every_row_and_holds_no_more_than_its_capacity(count: in
 
 def test_shuffling_moves_rows_far() -> None:
     order = np.array(list(shuffled(range(1000), 100, np.random.default_rng(0))))
-    assert np.abs(order - np.arange(1000)).mean() > 50
+    place = np.argsort(order)
+    assert 70 < (place - np.arange(1000))[:500].std() < 140, "how long a row stays is geometric with mean 100"
+    assert (np.diff(order) == 1).mean() < 0.05
     assert not np.array_equal(order, list(shuffled(range(1000), 100, np.random.default_rng(1))))
 
 

@@ -57,7 +57,8 @@ def test_ranks_get_equal_full_batches_of_different_rows_in_an_order_that_the_see
     for first, second in epochs:
         assert len(first) == len(second) == STEPS * CONFIG.batch_size
         assert len(set(first + second)) == len(first + second)
-    assert epochs[0] != epochs[1]
+    again_with_rank_0 = {*epochs[0][0]} & {*epochs[1][0]}
+    assert len(again_with_rank_0) < len(epochs[0][0]) - 3, "files come in another order, so that ranks get other rows"
     again = _ranks(store, seed=3)
     assert [_epoch(again, epoch) for epoch in range(2)] == epochs
     assert _epoch(_ranks(store, seed=4), 0) != epochs[0]
