@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from mtids_dist.data import Split, Store
+from mtids_dist.data import TEST_FOLD, Split, Store
 from mtids_dist.errors import InputError
-from mtids_dist.evaluate import Evaluation, evaluate, predict_store, task_metrics
+from mtids_dist.evaluate import Evaluation, evaluate, predict_store, size_baseline, task_metrics
 from mtids_dist.model import ModelConfig
 from mtids_dist.tasks import Task
 
@@ -68,6 +68,14 @@ def test_a_reader_of_the_truth_is_perfect_and_above_size(
     above = [document["tasks"][t]["auc_above_size"] for t in ("region", "metastasis")]
     assert document["auc_above_size"] == pytest.approx(np.mean(above))
     assert np.trace(metastasis["confusion"]) == metastasis["n"]
+
+
+def test_size_alone_learns_from_the_training_folds(tiny_store: Store, reader: nn.Module, tasks: dict[str, Task]) -> None:
+    for split, evaluated in ((Split.VALIDATION, 0), (Split.TEST, TEST_FOLD)):
+        expected = size_baseline(tiny_store.labels([1, 2]), tiny_store.labels([evaluated]), tasks)
+        found = _evaluate(reader, tiny_store, tasks, split).baseline
+        for task in tasks:
+            np.testing.assert_array_equal(found.probabilities[task], expected.probabilities[task])
 
 
 def test_gates_of_a_real_network_are_shares(tiny_store: Store, tasks: dict[str, Task]) -> None:

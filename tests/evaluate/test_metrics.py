@@ -54,9 +54,9 @@ def test_the_order_of_rows_does_not_matter(seed: int, classes: int) -> None:
 
 
 def test_only_classes_present_count() -> None:
-    p = np.array([[0.8, 0.1, 0.1], [0.2, 0.3, 0.5], [0.6, 0.2, 0.2], [0.3, 0.1, 0.6]])
-    metrics = task_metrics(p, np.array([0, 2, 0, 0]))  # no row of class 1
-    assert metrics.balanced_accuracy == pytest.approx((2 / 3 + 1) / 2)
+    p = np.array([[0.8, 0.1, 0.1], [0.2, 0.3, 0.5], [0.3, 0.4, 0.3], [0.3, 0.1, 0.6]])
+    metrics = task_metrics(p, np.array([0, 2, 0, 0]))  # no row of class 1, but a prediction of it
+    assert metrics.balanced_accuracy == pytest.approx((1 / 3 + 1) / 2)
     assert metrics.auc == pytest.approx((1.0 + 2 / 3) / 2)
 
 
