@@ -27,7 +27,7 @@ def assign_folds(patients: Mapping[str, Strata], *, folds: int, test_share: floa
     Depends on the patients' names, their nodes' strata, and the seed; not on any order and not on the pseudonym key.
     No fold stays empty while there are patients enough.
     """
-    shares = {fold: (1 - test_share) / folds for fold in range(folds)} | ({TEST_FOLD: test_share} if test_share else {})
+    shares = dict.fromkeys(range(folds), (1 - test_share) / folds) | ({TEST_FOLD: test_share} if test_share else {})
     bins = list(shares)
     weights = np.array(list(shares.values()))
     fraction, names = _fractions(patients, seed)
