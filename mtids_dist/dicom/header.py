@@ -185,8 +185,8 @@ def _text(dataset: Any, keyword: str) -> str:
 
 
 def _numbers(dataset: Any, keyword: str, count: int) -> tuple[float, ...]:
-    value = dataset.get(keyword)
     try:
+        value = dataset.get(keyword)  # pydicom converts the text here
         numbers = tuple(float(v) for v in ([value] if count == 1 else value))
     except (TypeError, ValueError):
         numbers = ()

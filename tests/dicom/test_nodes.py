@@ -86,8 +86,8 @@ def test_a_node_twice_and_rows_of_another_length(tmp_path: Path) -> None:
 
 
 def test_byte_order_mark_crlf_other_columns_and_order(tmp_path: Path) -> None:
-    header = ["Note", *[f" {name.upper()} " for name in reversed(HEADER)]]
-    result = table(tmp_path, ["seen, twice", *reversed(GOOD)], header=header, encoding="utf-8-sig", end="\r\n")
+    header = [*[f" {name.upper()} " for name in reversed(HEADER)], "Note"]
+    result = table(tmp_path, [*reversed(GOOD), "seen, twice"], header=header, encoding="utf-8-sig", end="\r\n")
     assert result.nodes == table(tmp_path, GOOD).nodes
 
 

@@ -71,6 +71,13 @@ def test_short_pixel_data_is_seen_by_the_header_scan(syntax: str, cut_bytes: int
     assert [s.shape[0] for s in result.series] == [3]
 
 
+def test_compressed_pixels_without_a_fragment_are_truncated(tmp_path: Path) -> None:
+    written = write_series(tmp_path, SMALL.but(syntax=RLELossless, compress=True))
+    whole = written[3].read_bytes()
+    written[3].write_bytes(whole[: whole.rindex(b"\xfe\xff\x00\xe0")])  # the item tag of the last, the only fragment
+    assert [s.reason for s in scan(tmp_path).skipped] == [SkipReason.TRUNCATED]
+
+
 def test_damaged_pixels_raise_a_typed_error_that_survives_pickling(tmp_path: Path) -> None:
     written = write_series(tmp_path, SMALL.but(syntax=JPEG2000Lossless, compress=True, patient_id="DOE^JANE"))
     damaged = written[1].read_bytes()

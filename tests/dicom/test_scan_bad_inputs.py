@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from analytic_series import SeriesSpec, write_series
 
 from mtids_dist.dicom import PixelDecodeError, Scan, scan
 
@@ -87,9 +88,13 @@ def test_every_prefix_of_a_file_is_used_or_named(tmp_path: Path) -> None:
 
 
 def test_nothing_reaches_the_terminal(tmp_path: Path) -> None:
+    for path in write_series(tmp_path, SeriesSpec(shape=(3, 8, 8))):
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData += bytes(100)  # pydicom warns of that when it decodes
+        dataset.save_as(path)
     program = f"""
 from mtids_dist.dicom import PixelDecodeError, scan
-for series in scan({str(PYDICOM_FILES)!r}).series:
+for series in (*scan({str(PYDICOM_FILES)!r}).series, *scan({str(tmp_path)!r}).series):
     try:
         series.read_hu(0, series.shape[0])
     except PixelDecodeError:

@@ -216,8 +216,13 @@ def test_no_value_of_a_header_gets_into_details(tmp_path: Path) -> None:
         ({"Modality": "ROE"}, {"RescaleType": secret}, {"GantryDetectorTilt": "3"}, {"ImageType": ["LOCALIZER", secret]})
     ):
         write_series(tmp_path / str(n), SPEC.but(uid=f"{SPEC.uid}.{n}", patient_id=secret, tags={"PatientName": secret, **tags}))
+    for n, element in {10: b"\x28\x00\x08\x00IS\x04\x00", 11: b"\x28\x00\x52\x10DS\x08\x00"}.items():  # frames, intercept
+        spec = SPEC.but(uid=f"{SPEC.uid}.{n}", tags={"NumberOfFrames": 1111 if n == 10 else None})
+        for path in write_series(tmp_path / str(n), spec):
+            before, after = path.read_bytes().split(element)
+            path.write_bytes(before + element + b"ROE^" + after[4:])
     result = scan(tmp_path)
-    assert len(reasons(result)) == 4
+    assert set(reasons(result)) == {"not_ct", "not_hounsfield", "gantry_tilt", "localizer", "unreadable", "missing_tag"}
     assert all("ROE" not in s.detail for s in result.skipped)
 
 
