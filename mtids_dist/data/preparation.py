@@ -44,7 +44,8 @@ def prepare(
     finished store that was begun with other settings or other input; WorkFailedError if the work itself broke down.
     """
     start = time.monotonic()
-    dicom_folder, nodes_csv, path = Path(dicom_folder), Path(nodes_csv), Path(store)
+    # Workers may have another working directory.
+    dicom_folder, nodes_csv, path = Path(dicom_folder).absolute(), Path(nodes_csv), Path(store).absolute()
     config = config or PrepareConfig()
     table = read_nodes(nodes_csv)
     paths = list_files(dicom_folder)

@@ -108,6 +108,12 @@ def test_other_settings_or_input_are_refused(undisturbed: Path, cohort: Cohort, 
         extra.unlink()
 
 
+def test_a_relative_path_means_the_callers_folder(tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(cohort[0].parent)
+    summary = prepare("dicom", "nodes.csv", os.path.relpath(tmp_path / "store"), CONFIG)
+    assert (summary.crops, open_store(tmp_path / "store").manifest.counts["crops"]) == (48, 48)
+
+
 def test_places_that_are_no_place_for_a_store(cohort: Cohort, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.doc").touch()

@@ -138,18 +138,24 @@ def test_each_node_that_has_no_crop_has_its_reason(tmp_path: Path, private: Priv
     assert not [secret for secret in ("Doe", uid, str(tmp_path), "notes") if secret in text]
 
 
-def test_crops_are_on_the_physical_grid_whatever_their_neighbours(cohort: Cohort, private: Private, tmp_path: Path) -> None:
+def test_each_row_is_its_node_and_its_crop_lies_on_the_physical_grid(cohort: Cohort, private: Private, tmp_path: Path) -> None:
     writer = _writer(tmp_path / "store")
-    units = _plan(*cohort, private).units
-    parts = [process_unit(unit, writer, "run").part for unit in units]
+    parts = [process_unit(unit, writer, "run").part for unit in _plan(*cohort, private).units]
     writer.finish([part for part in parts if part], made_by="test", folds=3, counts={})
     store = open_store(tmp_path / "store")
-    assert store.count([*store.folds, TEST_FOLD]) == 48
+    names = private.pseudonyms
+    nodes = {names.node(node.series_uid, node.node_id): node for node in read_nodes(cohort[1]).nodes}
     k, j, i = np.mgrid[:10, :10, :10] - 4.5
     for batch in store.batches([*store.folds, TEST_FOLD], batch_size=16):
-        for voxels, position in zip(crops_of(batch), batch.column("position_mm").to_pylist(), strict=True):
-            x, y, z = position
+        for voxels, row in zip(crops_of(batch), batch.drop_columns(["crop"]).to_pylist(), strict=True):
+            node = nodes.pop(row["node"])
+            assert (row["patient"], row["series"]) == (names.patient(node.patient_id), names.series(node.series_uid))
+            labels = (row["station"], row["metastasis"], row["short_axis_mm"])
+            assert labels == (node.station, node.metastasis, node.short_axis_mm)
+            assert row["position_mm"] == pytest.approx(node.position_mm)
+            x, y, z = node.position_mm
             np.testing.assert_allclose(voxels, (x + i) + 2 * (y + j) + 3 * (z + k), atol=0.51)
+    assert not nodes
 
 
 def test_the_same_unit_gives_the_same_bytes_and_is_recognised(cohort: Cohort, private: Private, tmp_path: Path) -> None:
