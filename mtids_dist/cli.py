@@ -11,8 +11,8 @@ import typer
 import yaml
 
 from mtids_dist import __version__
-from mtids_dist.console import TrainingDisplay, errors, progress_bar, say
-from mtids_dist.errors import InputError, MTIDSError
+from mtids_dist.console import TrainingDisplay, errors, evaluation_table, progress_bar, say
+from mtids_dist.errors import MTIDSError
 
 app = typer.Typer(
     name="mtids-dist",
@@ -96,13 +96,11 @@ def dataset(
     as_json: AsJson = False,
 ) -> None:
     """Make a store from a public data set."""
-    from mtids_dist.data import DATASETS
+    from mtids_dist.data import make_dataset, open_store, summarise
 
-    if name not in DATASETS:
-        raise InputError("unknown data set", where="dataset NAME", found=name, allowed=", ".join(DATASETS))
     with progress_bar(name) as bar:
-        summary = DATASETS[name](store, progress=bar)
-    _answer(summary, as_json)
+        make_dataset(name, store, progress=bar)
+    _answer(summarise(open_store(store)), as_json)
 
 
 @app.command(epilog=_epilog("mtids-dist train configs/demo.yaml --set train.epochs=5 --set run=runs/short"))
@@ -130,7 +128,7 @@ def train(run: Run, overrides: Overrides = None, address: Address = None) -> Non
 
 @app.command(epilog=_epilog("mtids-dist evaluate runs/demo/run runs/demo/store --split test"))
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="a run folder, one of its checkpoints, or its weights", metavar="CHECKPOINT")],
+    checkpoint: Annotated[Path, typer.Argument(help="a run folder, a checkpoint in it, or weights", metavar="CHECKPOINT")],
     store: Annotated[Path, typer.Argument(help="folder of a store", metavar="STORE")],
     split: Annotated[str | None, typer.Option(help="train, validation or test; test if the store has one")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results; the run folder by default")] = None,
@@ -141,8 +139,8 @@ def evaluate(
     from mtids_dist.trained import evaluate_checkpoint
 
     with progress_bar("evaluate") as bar:
-        evaluation = evaluate_checkpoint(checkpoint, store, split=split, out=out, overrides=overrides or [], progress=bar)
-    _answer(evaluation, as_json)
+        found = evaluate_checkpoint(checkpoint, store, split=split, out=out, overrides=overrides or [], progress=bar).document
+    typer.echo(json.dumps(found, indent=1) if as_json else evaluation_table(found))
 
 
 @app.command(epilog=_epilog("mtids-dist report runs/demo/run"))

@@ -16,6 +16,8 @@ from mtids_dist.dicom import PhantomConfig
 from mtids_dist.errors import InputError
 from mtids_dist.train import RunFolder, TrainJob
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
 
 class RunConfig(TrainJob):
     """A whole run: what is learned (the job), where it lives, and how its data come to be."""
@@ -101,9 +103,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _told(error: ValidationError, where: str) -> InputError:
-    first = error.errors(include_url=False)[0]
+    # A misspelt key also leaves the right one missing: the misspelling is what to tell.
+    first = min(error.errors(include_url=False), key=lambda e: e["type"] not in _UNKNOWN)
     key = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in _UNKNOWN:
         names = _names_at(RunConfig, first["loc"][:-1])
         near = get_close_matches(str(first["loc"][-1]), names, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]}? " if near else ""

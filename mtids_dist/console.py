@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -110,6 +110,8 @@ class TrainingDisplay:
                 say(f"{task}: no label in the training folds for {', '.join(classes)}; these classes can't be learned")
         elif line["event"] == "initialised":
             say(line["report"])
+        elif line["event"] == "worker lost":
+            say(f"a worker was lost, going on from the last checkpoint ({line['error']})")
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -135,3 +137,26 @@ def _validation_text(line: dict[str, Any], epochs: int, step: dict[str, Any]) ->
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def evaluation_table(document: Mapping[str, Any]) -> str:
+    """The contents of an evaluation.json as a table: each task beside what size alone can tell, then the fused tasks."""
+    table = Table("task", "n", "accuracy", "balanced accuracy", "AUC (95 % interval)", "size alone", box=None, padding=(0, 2))
+    size_only = document["baselines"]["size_only"]
+    for task, found in document["tasks"].items():
+        table.add_row(task, *_metric_cells(found), _number(size_only.get(task, {}).get("auc")))
+    for task, found in document["fused"].items():
+        table.add_row(f"{task}, fused", *_metric_cells(found), "")
+    mean = document["mean_auc"]
+    table.add_row("mean AUC", "", "", "", _number(mean["network"]), _number(mean["size_only"]))
+    plain = Console(width=120, no_color=True)
+    with plain.capture() as capture:
+        plain.print(f"{document['split']} split: {document['rows']} rows of {document['patients']} patients", markup=False)
+        plain.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _metric_cells(found: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = found["ci95"].get("auc")
+    between = f" ({_number(interval[0])} to {_number(interval[1])})" if interval else ""
+    return str(found["n"]), _number(found["accuracy"]), _number(found["balanced_accuracy"]), _number(found["auc"]) + between

@@ -24,7 +24,9 @@ def ray_session(address: str | None, *, workers: int = 1) -> Iterator[None]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    import ray.data  # sets its loggers up when it is imported, so before they are turned down
 
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
         yield
         return

@@ -53,7 +53,7 @@ def open_trained(path: Path, overrides: list[str] | None = None) -> Trained:
 def evaluate_checkpoint(
     path: Path, store: Path, *, split: str | None, out: Path | None, overrides: list[str], progress: Progress = no_progress
 ) -> Evaluation:
-    """Evaluates the network at `path` on a split of `store`; evaluation.json and predictions.parquet go to `out` (the run folder).
+    """Evaluates the network at `path` on a split of `store`; the results go to `out`, or the run folder.
 
     :raises InputError: see `open_trained`; an unknown or empty split; a store with other crops or columns.
     """
@@ -78,7 +78,9 @@ def _weights_at(path: Path, folder: RunFolder) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise InputError("no weights here: training has not finished", where=str(path), allowed="a finished run folder or a checkpoint")
+    raise InputError(
+        "no weights here: training has not finished", where=str(path), allowed="a finished run folder or a checkpoint"
+    )
 
 
 def _split(name: str | None, store: Store) -> Split:
@@ -97,7 +99,6 @@ def _refuse_other_crops(trained: Trained, store: Store) -> None:
         return
     before: Any = open_store(source)
     for field in ("crop_shape", "spacing_mm"):
-        if getattr(before, field) != getattr(store, field):
-            raise InputError(
-                f"the network was trained on another {field}", where=str(store.path), found=getattr(store, field), allowed=str(getattr(before, field))
-            )
+        was, found = getattr(before, field), getattr(store, field)
+        if was != found:
+            raise InputError(f"the network was trained on another {field}", where=str(store.path), found=found, allowed=str(was))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from mtids_dist.data import Split, check_store, ingest_options, open_store, train_dataset
-from mtids_dist.errors import InputError, MTIDSError, StoppedError, WorkFailedError
+from mtids_dist.errors import InputError, StoppedError
 from mtids_dist.train.config import ScaleConfig
+from mtids_dist.train.failures import told, worker_was_lost
 from mtids_dist.train.job import RunFolder, TrainJob
-from mtids_dist.train.metrics_log import Line, Tail, read_lines
+from mtids_dist.train.metrics_log import Line, MetricsLog, Tail, read_lines
 from mtids_dist.train.worker import train_on_rank
 
 POLL_S = 0.2
@@ -31,7 +33,9 @@ def check_job(job: TrainJob) -> None:
     :raises InputError: no store, another crop size, a missing column, an empty fold, fewer rows than a global batch.
     """
     if job.data.store is None:
-        raise InputError("no store to train on", where="data.store", allowed="a folder that `mtids-dist prepare` or `dataset` wrote")
+        raise InputError(
+            "no store to train on", where="data.store", allowed="a folder that `mtids-dist prepare` or `dataset` wrote"
+        )
     check_store(open_store(job.data.store), job.data, job.tasks, world_size=job.train.scale.workers)
 
 
@@ -50,19 +54,34 @@ def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) 
     folder.stop_flag.unlink(missing_ok=True)
     tail = Tail(folder.metrics)
     tail.skip()
-    fit = _InThread(_trainer(job, folder).fit)
+
+    def look() -> None:
+        for line in tail.new_lines():
+            on_line(line)
+
     with _stop_on_signals(folder.stop_flag):
-        fit.start()
-        ended = False
-        while not ended:
-            fit.join(POLL_S)
-            ended = not fit.is_alive()
-            for line in tail.new_lines():
-                on_line(line)
-    if fit.error is not None:
-        raise _told(fit.error, folder) from fit.error
+        for attempt in range(job.train.max_failures + 1):
+            error = _fit(job, folder, look)
+            if error is None:
+                break
+            if attempt == job.train.max_failures or not worker_was_lost(error):
+                raise told(error, folder.logs) from error
+            MetricsLog(folder.metrics).append(
+                "event", event="worker lost", time_s=time.time(), error=str(told(error, folder.logs))
+            )
     if not folder.weights.exists():
         raise StoppedError("stopped with a checkpoint; the same command goes on from it")
+
+
+def _fit(job: TrainJob, folder: RunFolder, look: Callable[[], None]) -> BaseException | None:
+    """One fit, from the last checkpoint if there is one. Runs beside the main thread, which keeps signals and display."""
+    fit = _InThread(_trainer(job, folder).fit)
+    fit.start()
+    while fit.is_alive():
+        fit.join(POLL_S)
+        look()
+    look()
+    return fit.error
 
 
 def _trainer(job: TrainJob, folder: RunFolder) -> TorchTrainer:
@@ -84,7 +103,7 @@ def _trainer(job: TrainJob, folder: RunFolder) -> TorchTrainer:
         run_config=RunConfig(
             name=folder.checkpoints.name,
             storage_path=str(folder.path.absolute()),
-            failure_config=FailureConfig(max_failures=job.train.max_failures),
+            failure_config=FailureConfig(max_failures=0),
             checkpoint_config=CheckpointConfig(num_to_keep=job.train.keep_checkpoints),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
@@ -113,7 +132,7 @@ def _resources(scale: ScaleConfig) -> dict[str, float]:
 
 
 class _InThread(threading.Thread):
-    """Runs `fit` beside the main thread, which keeps the signals and the display. What it raised is in `error`."""
+    """Runs `fit` in a thread of its own. What it raised is in `error`."""
 
     def __init__(self, fit: Callable[[], Any]) -> None:
         super().__init__(daemon=True, name="ray-train")
@@ -145,14 +164,3 @@ def _stop_on_signals(flag: Path) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _told(error: BaseException, folder: RunFolder) -> MTIDSError:
-    """What the user is told of a failed fit: a worker's own one-line error where there is one."""
-    causes = list(getattr(error, "worker_failures", {}).values()) if isinstance(error, TrainingFailedError) else []
-    for cause in (*causes, error):
-        root = getattr(cause, "cause", cause)
-        if isinstance(root, MTIDSError):
-            return root
-    last = (str(causes[0]) if causes else str(error)).strip().splitlines()
-    return WorkFailedError(f"training failed: {last[-1] if last else type(error).__name__}; see {folder.logs}")

@@ -76,7 +76,7 @@ def _assess(tasks: Mapping[str, Task], parts: list[Part]) -> Validation:
     labels = {task: torch.cat([part[task] for _, _, part in parts])[order] for task in tasks}
     loss = {task: _mean_loss(logits[task], labels[task]) for task in tasks}
     probabilities = {task: out.softmax(dim=1) for task, out in logits.items()}
-    fused = fuse(probabilities, tasks)
+    fused = fuse(tasks, probabilities)
     known = [value / math.log(tasks[task].num_classes) for task, value in loss.items() if value is not None]
     return Validation(
         loss=loss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,7 +32,11 @@ def train_on_rank(settings: dict[str, Any]) -> None:
     """Ray Train's loop per worker. `settings`: `job` (a TrainJob as JSON data) and `folder` (the run folder)."""
     job, folder = TrainJob.model_validate(settings["job"]), RunFolder(Path(settings["folder"]))
     log_to_file(folder.logs, f"rank-{dist.get_rank()}")
-    _RankLoop(job, folder, threads=settings["threads"]).run()
+    try:
+        _RankLoop(job, folder, threads=settings["threads"]).run()
+    except Exception:
+        logging.exception("rank %d failed", dist.get_rank())
+        raise
 
 
 class _RankLoop:

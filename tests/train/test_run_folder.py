@@ -1,0 +1,40 @@
+"""One run, one folder: begun, gone on with, refused when it is another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtids_dist.errors import InputError
+from mtids_dist.train import RunFolder, open_run
+
+DESCRIPTION = {"seed": 1, "model": {"shared_experts": 2}, "train": {"epochs": 3, "scale": {"workers": 2}}}
+
+
+def test_a_run_is_begun_and_gone_on_with(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert not open_run(folder, DESCRIPTION)
+    assert not open_run(folder, DESCRIPTION)
+    folder.weights.touch()
+    assert open_run(folder, DESCRIPTION), "trained weights mean it has finished"
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(folder, DESCRIPTION)
+    with pytest.raises(InputError, match=r"another model\.shared_experts; found 3, was 2"):
+        open_run(folder, {**DESCRIPTION, "model": {"shared_experts": 3}})
+
+
+def test_scale_and_length_may_change(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(folder, DESCRIPTION)
+    assert not open_run(folder, {**DESCRIPTION, "train": {"epochs": 9, "scale": {"workers": 4}}})
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="something else"):
+        open_run(RunFolder(tmp_path), DESCRIPTION)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
