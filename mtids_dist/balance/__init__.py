@@ -7,6 +7,7 @@ from mtids_dist.balance.balancer import BalanceInfo, GradientBalancer, NonFinite
 from mtids_dist.balance.config import BalanceConfig
 from mtids_dist.balance.ddgb import DDGBWeighting
 from mtids_dist.balance.gramian import ExactGramian, Gramian, TaskGradients
+from mtids_dist.balance.handover import DeepSpeedHandOver, PlainHandOver
 from mtids_dist.balance.weightings import WEIGHTINGS, make_weighting
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "BalanceConfig",
     "BalanceInfo",
     "DDGBWeighting",
+    "DeepSpeedHandOver",
     "ExactGramian",
     "GradientBalancer",
     "Gramian",
     "NonFiniteGradientError",
+    "PlainHandOver",
     "TaskGradients",
     "make_weighting",
 ]

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mtids_dist.balance import DeepSpeedHandOver
 from mtids_dist.train.learner import Learner
 
 TAG = "state"
@@ -130,25 +131,32 @@ def _moment(learner: Learner, parameter: nn.Parameter, moment: str) -> Tensor | 
 
 
 def _set_whole_moments(learner: Learner, moments: dict[str, Tensor], step: int) -> None:
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+    from deepspeed.utils import safe_set_full_optimizer_state
 
+    _make_optimizer_state(learner)
     optimizer = _base_optimizer(learner)
     for name, parameter in learner.model.named_parameters():
-        for moment in MOMENTS:
-            value = moments.get(f"{moment}.{name}")
-            if value is None:
-                continue
-            if learner.engine.zero_optimization_stage() == 0:
-                optimizer.state[parameter][moment] = value.to(parameter)
-                optimizer.state[parameter].setdefault("step", torch.tensor(float(step)))
+        for moment in _moments_of(learner):
+            value = moments[f"{moment}.{name}"].to(learner.device)
+            if parameter in optimizer.state:  # no ZeRO, fp32: a plain torch optimizer
+                optimizer.state[parameter][moment].copy_(value)
             else:
-                safe_set_full_optimizer_state(parameter, value.to(learner.device), moment)
+                safe_set_full_optimizer_state(parameter, value, moment)
     for state in optimizer.state.values():
         if "step" in state:
-            state["step"] = torch.as_tensor(float(step))
+            state["step"].fill_(step)
     learner.engine.global_steps = step
-    learner.engine.lr_scheduler.step(step)
-    _ = safe_set_full_fp32_param
+    learner.engine.lr_scheduler.step(step - 1)
+
+
+def _make_optimizer_state(learner: Learner) -> None:
+    """A step with no gradient at rate 0: before its first step an optimizer has no moments that could be set."""
+    for group in learner.engine.optimizer.param_groups:
+        group["lr"] = 0.0
+    hand_over = DeepSpeedHandOver(learner.engine)
+    with hand_over.whole():
+        hand_over.give(torch.zeros((), device=learner.device), [(p, torch.zeros_like(p)) for p in hand_over.parameters()])
+    learner.engine.step()
 
 
 def _moments_of(learner: Learner) -> tuple[str, ...]:
