@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,30 @@ def test_tensors_of_another_shape_are_kept_and_said(tmp_path: Path) -> None:
     assert report.of - report.parameters == kept.numel()
 
 
+class Payload:
+    """An object whose unpickling makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": Payload(tmp_path / "made")}, tmp_path / "payload.pth")
+    with pytest.raises(InputError, match="can't be read as weights"):
+        load_trunk(MTIDS(TASKS), tmp_path / "payload.pth")
+    assert not (tmp_path / "made").exists()
+
+
 def wrong_files(folder: Path) -> dict[str, Path]:
     files = {
-        name: folder / name
-        for name in ("text.pth", "text.safetensors", "empty.pth", "pickle.pth", "tensor.pth", "other.pth", "deeper.pth")
+        name: folder / name for name in ("text.pth", "text.safetensors", "empty.pth", "tensor.pth", "other.pth", "deeper.pth")
     }
     files["text.pth"].write_text("not weights")
     files["text.safetensors"].write_text("not weights")
     files["empty.pth"].touch()
-    torch.save({"state_dict": Path("an object that weights_only refuses")}, files["pickle.pth"])
     torch.save(torch.zeros(3), files["tensor.pth"])
     torch.save({"encoder.weight": torch.zeros(3)}, files["other.pth"])
     published(files["deeper.pth"], MONAI_AS_PUBLISHED["resnet18"]())
