@@ -45,7 +45,9 @@ class Task(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    column: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(min_length=1, description="label column(s) of the store")
+    column: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        min_length=1, description="label column(s) of the store"
+    )
     classes: Annotated[str | tuple[str | tuple[str, ...], ...], BeforeValidator(_as_strings)] = Field(
         description="stations | zones | binary | a list of values; for a product of columns, one of these per column"
     )
