@@ -89,6 +89,7 @@ def alone(patient: PhantomPatient, node: PhantomNode) -> bool:
     return min(reach) > 3
 
 
+@pytest.mark.slow
 def test_written_series_show_the_drawn_volume_at_the_written_nodes(tmp_path: Path) -> None:
     """Supine and prone, signed and unsigned: what the reader gives at a node's position is what was drawn there."""
     config = DEMO.model_copy(update={"patients": 6, "matrix": 96, "prone_share": 0.5})
