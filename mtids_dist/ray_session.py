@@ -19,10 +19,10 @@ def ray_session(address: str | None, *, workers: int = 1) -> Iterator[None]:
     :raises InputError: no cluster answers at `address`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     # A worker keeps the user's working directory, so that what a relative path means does not change.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is not None:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # fills the dashboard's Train tab
     import ray
     import ray.data  # sets its loggers up when it is imported, so before they are turned down
 

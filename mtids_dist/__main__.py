@@ -1,0 +1,5 @@
+"""`python -m mtids_dist`: the command line."""
+
+from mtids_dist.cli import main
+
+main()
