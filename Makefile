@@ -31,13 +31,15 @@ lint: env
 	$(BIN)/mypy
 
 check: lint
-	$(PYTEST) -q -m "not slow and not long"
+	$(PYTEST) -q -n 2 -m "not slow and not long"
 
+# Fast tests side by side and over more examples; those that start Ray or several ranks one after the other.
 test: env
-	HYPOTHESIS_PROFILE=full $(PYTEST) -q -m "not long"
+	HYPOTHESIS_PROFILE=full $(PYTEST) -q -n 2 -m "not slow and not long"
+	$(PYTEST) -q -m "slow and not long" --durations=10
 
-test-all: env
-	HYPOTHESIS_PROFILE=full $(PYTEST) -q
+test-all: test
+	$(PYTEST) -q -m long
 
 bench: env
 	$(BIN)/python benchmarks/lidc_readings.py
