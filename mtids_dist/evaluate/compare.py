@@ -29,7 +29,7 @@ def compare(runs: Mapping[str, Sequence[Document]]) -> dict[str, Any]:
     size = _line([first[split]["baselines"][SIZE_ONLY] for split in splits])
     for line in lines.values():
         line["above_size"] = _difference(line["mean_auc"], size["mean_auc"])
-    return {"splits": [" ".join(map(str, split)) for split in splits], "lines": {**lines, SIZE_ONLY: size}}
+    return {"splits": [f"{split} {fold}" for _, split, fold in splits], "lines": {**lines, SIZE_ONLY: size}}
 
 
 _Split = tuple[str, str, int]

@@ -21,7 +21,7 @@ def _document(fold: int, auc: float, size: float | None = 0.6, other: float | No
 def test_lines_are_means_over_tasks_then_splits() -> None:
     result = compare({"dbr": [_document(1, 0.9), _document(0, 0.7)], "hard": [_document(0, 0.6), _document(1, 0.6)]})
     lines = result["lines"]
-    assert result["splits"] == ["s validation 0", "s validation 1"]
+    assert result["splits"] == ["validation 0", "validation 1"]
     assert lines["dbr"]["by_split"] == pytest.approx([0.75, 0.85])
     assert lines["dbr"]["mean_auc"] == pytest.approx(0.8)
     assert lines["dbr"]["tasks"] == pytest.approx({"a": 0.8, "b": 0.8})
