@@ -144,6 +144,12 @@ def test_the_running_average_is_of_log_norms_and_starts_at_the_first() -> None:
     assert torch.allclose(weights, torch.exp(mu.mean() - mu) / 2)
 
 
+def test_a_vanishing_task_counts_as_at_most_max_ratio_below_the_largest() -> None:
+    weights = DDGBWeighting(tau=1.0, max_ratio=1e3)(torch.diag(torch.tensor([1.0, 1e-12], dtype=torch.float64)))
+    half = math.log(1e3) / 2
+    assert torch.allclose(weights, torch.tensor([-half, half], dtype=torch.float64).exp() / 2)
+
+
 def test_dynamic_tau_leaves_equal_norms_alone_and_tends_to_tau_for_unequal() -> None:
     def eta_ratio(norm: float) -> float:
         G = torch.diag(torch.tensor([1.0, norm**2], dtype=torch.float64))
