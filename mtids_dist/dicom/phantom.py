@@ -11,22 +11,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from mtids_dist.dicom.nodes import COLUMNS
 from mtids_dist.dicom.phantom_dicom import make_uid, patient_id, write_series
 from mtids_dist.dicom.phantom_patient import PhantomPatient, draw_patient
 from mtids_dist.dicom.phantom_settings import PhantomConfig
 from mtids_dist.errors import InputError
 
-COLUMNS = (
-    "series_instance_uid",
-    "patient_id",
-    "node_id",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "short_axis_mm",
-    "station",
-    "metastasis",
-)
 Progress = Callable[[int, int], None]
 """Called with (patients done, patients in all)."""
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from mtids_dist.dicom.phantom import COLUMNS, make_phantom, node_rows
+from mtids_dist.dicom.nodes import COLUMNS
+from mtids_dist.dicom.phantom import make_phantom, node_rows
 from mtids_dist.dicom.phantom_patient import draw_patient
 from mtids_dist.dicom.phantom_settings import PhantomConfig
 from mtids_dist.errors import InputError
