@@ -68,7 +68,7 @@ def _optimizer(config: OptimizerConfig) -> dict[str, Any]:
 
 
 def _schedule(config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
-    warmup = math.ceil(config.warmup_share * total_steps)
+    warmup = max(1, math.ceil(config.warmup_share * total_steps))  # DeepSpeed refuses 0
     if config.schedule is Schedule.CONSTANT:
         params = {
             "warmup_min_lr": 0.0,
