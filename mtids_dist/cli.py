@@ -126,6 +126,33 @@ def train(run: Run, overrides: Overrides = None, address: Address = None) -> Non
     say(f"trained: {config.folder.weights}")
 
 
+@app.command(epilog=_epilog("mtids-dist tune configs/tune-demo.yaml --set tune.members=6"))
+def tune(run: Run, overrides: Overrides = None, address: Address = None) -> None:
+    """Search expert counts and other settings, or go on with an interrupted search. The winner is RUN/best, a run folder."""
+    from mtids_dist.config import load_run
+    from mtids_dist.console import SearchDisplay
+    from mtids_dist.embedded import phantom_store
+    from mtids_dist.ray_session import ray_session
+    from mtids_dist.report import write_report
+    from mtids_dist.train import check_job, open_run
+    from mtids_dist.tune import SearchFolder, check_space, search
+
+    config = load_run(run, overrides or [])
+    workers = config.train.scale.workers
+    check_space(config.job(), config.tune)
+    if config.data.store is None:
+        with ray_session(address, workers=workers), progress_bar("no data.store: phantom cohort") as bar:
+            config = phantom_store(config, progress=bar)
+    check_job(config.job())
+    folder = SearchFolder(config.run)
+    if open_run(folder, config.resolved()) or folder.best.weights.exists():
+        say(f"{config.run} has finished; for another search: --set run=FOLDER")
+        return
+    with ray_session(address, workers=workers), SearchDisplay(config.tune.budget) as display:
+        search(config.job(), config.tune, folder, config.resolved(), on_line=display)
+    say(f"winner: {folder.best.path}; lineage: {write_report(folder.path)}")
+
+
 @app.command(epilog=_epilog("mtids-dist evaluate runs/demo/run runs/demo/store --split test"))
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="a run folder, a checkpoint in it, or weights", metavar="CHECKPOINT")],

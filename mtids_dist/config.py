@@ -15,6 +15,7 @@ from mtids_dist.data import PrepareConfig
 from mtids_dist.dicom import PhantomConfig
 from mtids_dist.errors import InputError
 from mtids_dist.train import RunFolder, TrainJob
+from mtids_dist.tune import SearchConfig
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
@@ -28,6 +29,8 @@ class RunConfig(TrainJob):
     """The synthetic cohort, where that is the data."""
     prepare: PrepareConfig = PrepareConfig()
     """Crops, spacing, folds and the locked test list."""
+    tune: SearchConfig = SearchConfig()
+    """What `mtids-dist tune` searches."""
 
     @property
     def folder(self) -> RunFolder:

@@ -9,5 +9,21 @@ from mtids_dist.model.gates import GateUse
 from mtids_dist.model.init_from import LoadReport, NotLoaded, load_trunk
 from mtids_dist.model.mtids import MTIDS
 from mtids_dist.model.params import ParamCount
+from mtids_dist.model.resize import plan_resize, resize_experts
+from mtids_dist.model.resize_plan import Origin, ResizePlan
 
-__all__ = ["MTIDS", "GateUse", "LoadReport", "ModelConfig", "NotLoaded", "ParamCount", "Routing", "Trunk", "load_trunk"]
+__all__ = [
+    "MTIDS",
+    "GateUse",
+    "LoadReport",
+    "ModelConfig",
+    "NotLoaded",
+    "Origin",
+    "ParamCount",
+    "ResizePlan",
+    "Routing",
+    "Trunk",
+    "load_trunk",
+    "plan_resize",
+    "resize_experts",
+]

@@ -138,6 +138,11 @@ class ModelConfig:
             )
         return {task: counts[task] for task in tasks}
 
+    @property
+    def keeps_function_when_growing(self) -> bool:
+        """Whether an expert can be split without changing the network's function: under soft gates."""
+        return self.top_k is None and self.routing in (Routing.DBR, Routing.TIED, Routing.SHARED_CONTEXT)
+
     def build(self, tasks: Mapping[str, int]) -> MTIDS:
         """The model for `tasks` (name -> number of classes), randomly initialised.
 

@@ -63,9 +63,15 @@ class MTIDS(nn.Module):
         one backward from the border with sum_k w_k u_k is the shared gradient of sum_k w_k L_k. A task need not reach each
         of them. With hard sharing: the one tensor that the heads read, [B, C].
         """
-        z_BCdhw = self.trunk(crops_B1DHW)
-        logits, border = self._pooled(z_BCdhw) if self.config.routing is Routing.HARD else self._routed(z_BCdhw)
+        logits, border = self._from_map(self.trunk(crops_B1DHW))
         return (logits, border) if return_features else logits
+
+    def from_features(self, z_BCdhw: Tensor) -> Logits:
+        """Logits [B, classes] of each task, from the trunk's map."""
+        return self._from_map(z_BCdhw)[0]
+
+    def _from_map(self, z_BCdhw: Tensor) -> tuple[Logits, Border]:
+        return self._pooled(z_BCdhw) if self.config.routing is Routing.HARD else self._routed(z_BCdhw)
 
     def _pooled(self, z_BCdhw: Tensor) -> tuple[Logits, Border]:
         h_BC = pool(z_BCdhw)
@@ -74,7 +80,7 @@ class MTIDS(nn.Module):
     def _routed(self, z_BCdhw: Tensor) -> tuple[Logits, Border]:
         z_private = z_BCdhw.view_as(z_BCdhw)
         shared = [expert(z_BCdhw) for expert in self.shared_experts]
-        use = self._gate_use(z_private)
+        use = self.gates_from_features(z_private)
         logits = {}
         for task, head in self.heads.items():
             outputs = [*shared, *(expert(z_private) for expert in self._experts(task))]
@@ -87,7 +93,8 @@ class MTIDS(nn.Module):
         assert isinstance(experts, nn.ModuleList)
         return experts
 
-    def _gate_use(self, z_private: Tensor) -> dict[str, GateUse]:
+    def gates_from_features(self, z_private: Tensor) -> dict[str, GateUse]:
+        """As `gates`, from the trunk's map."""
         shared_BC = pool(z_private)
         contexts = dict.fromkeys(self.gating, shared_BC)
         contexts |= {task: torch.cat([shared_BC, adaptor(z_private)], dim=1) for task, adaptor in self.adaptors.items()}
@@ -95,7 +102,7 @@ class MTIDS(nn.Module):
 
     def gates(self, crops_B1DHW: Tensor) -> dict[str, GateUse]:
         """How each task weighs its experts on these crops; empty with hard sharing, which has no gates."""
-        return self._gate_use(self.trunk(crops_B1DHW))
+        return self.gates_from_features(self.trunk(crops_B1DHW))
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The trunk's and the shared experts': what gradient balancing acts on."""

@@ -7,19 +7,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mtids_dist.train.config import TrainConfig
-from mtids_dist.train.job import RunFolder, TrainJob
+from mtids_dist.train.job import Leg, RunFolder, TrainJob
 from mtids_dist.train.metrics_log import MetricsLog, read_lines
 from mtids_dist.train.run_folder import open_run
 
 if TYPE_CHECKING:
-    from mtids_dist.train.trainer import check_job, train
+    from mtids_dist.train.checkpoint import PortableState, Progress
+    from mtids_dist.train.leg import Place, dataset_of, order_seed, train_leg
+    from mtids_dist.train.trainer import check_job, gpus_per_worker, train
 
-_LAZY = {"check_job": "mtids_dist.train.trainer", "train": "mtids_dist.train.trainer"}
+_LAZY = {
+    "PortableState": "checkpoint",
+    "Place": "leg",
+    "Progress": "checkpoint",
+    "check_job": "trainer",
+    "dataset_of": "leg",
+    "gpus_per_worker": "trainer",
+    "order_seed": "leg",
+    "train": "trainer",
+    "train_leg": "leg",
+}
+"""Name -> the module of this room that has it."""
 
-__all__ = ["MetricsLog", "RunFolder", "TrainConfig", "TrainJob", "check_job", "open_run", "read_lines", "train"]
+__all__ = [
+    "Leg",
+    "MetricsLog",
+    "Place",
+    "PortableState",
+    "Progress",
+    "RunFolder",
+    "TrainConfig",
+    "TrainJob",
+    "check_job",
+    "dataset_of",
+    "gpus_per_worker",
+    "open_run",
+    "order_seed",
+    "read_lines",
+    "train",
+    "train_leg",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ checkpoint/
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,61 +43,97 @@ class Progress:
     step_in_epoch: int = 0
     best_score: float | None = None
 
+    @classmethod
+    def read(cls, folder: Path) -> Progress:
+        """Where the run stood that left the portable state in `folder`."""
+        return cls(**_read_state(folder)["progress"])
+
 
 @dataclass(frozen=True, kw_only=True)
-class SavedState:
-    """The portable state of a checkpoint on disk."""
+class PortableState:
+    """What any number of ranks and any ZeRO stage can go on from.
 
-    folder: Path
+    :param weights: fp32, by parameter name.
+    :param moments: {parameter name: {moment: value}}, those that the optimizer has; empty: a fresh optimizer.
+    :param balancer: the balancer's state_dict; empty: a fresh balancer.
+    :param written_by: (ranks, ZeRO stage) of the engine whose own files lie beside this state, if they do.
+    """
+
     progress: Progress
-    world_size: int
-    zero_stage: int
-    weights: dict[str, Tensor] = field(repr=False)
+    weights: Mapping[str, Tensor] = field(repr=False)
+    moments: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
+    balancer: Mapping[str, Any] = field(repr=False)
+    written_by: tuple[int, int] | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> SavedState:
+    def read(cls, folder: Path) -> PortableState:
         """The portable state in a checkpoint's folder."""
-        state = json.loads((folder / "portable" / "state.json").read_text())
+        portable = folder / "portable"
+        state = _read_state(folder)
+        moments: dict[str, dict[str, Tensor]] = {}
+        for key, value in load_file(portable / "moments.safetensors").items():
+            moment, name = key.split(".", 1)
+            moments.setdefault(name, {})[moment] = value
         return cls(
-            folder=folder,
             progress=Progress(**state["progress"]),
-            world_size=state["world_size"],
-            zero_stage=state["zero_stage"],
-            weights=load_file(folder / "portable" / "weights.safetensors"),
+            weights=load_file(portable / "weights.safetensors"),
+            moments=moments,
+            balancer=torch.load(portable / "balancer.pt", weights_only=True),
+            written_by=None if state["written_by"] is None else tuple(state["written_by"]),
         )
+
+    def write(self, folder: Path) -> None:
+        """Into a checkpoint's folder; state.json comes last, so that a folder with it is whole."""
+        portable = folder / "portable"
+        portable.mkdir(parents=True)
+        flat = {f"{moment}.{name}": value for name, state in self.moments.items() for moment, value in state.items()}
+        save_file(dict(self.weights), portable / "weights.safetensors")
+        save_file(flat, portable / "moments.safetensors")
+        torch.save(dict(self.balancer), portable / "balancer.pt")
+        state = {"progress": asdict(self.progress), "written_by": self.written_by}
+        (portable / "state.json").write_text(json.dumps(state, indent=1))
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((folder / "portable" / "state.json").read_text())
+    return state
 
 
 def save_checkpoint(learner: Learner, progress: Progress, folder: Path) -> None:
     """Writes this rank's part into `folder`, a folder of its own; a collective. Rank 0's part has the portable state."""
     learner.engine.save_checkpoint(str(folder / "deepspeed"), tag=TAG)
-    weights, moments = whole_weights(learner.model), _whole_moments(learner)
-    if dist.get_rank() != 0:
-        return
-    portable = folder / "portable"
-    portable.mkdir(parents=True)
-    save_file(weights, portable / "weights.safetensors")
-    save_file(moments, portable / "moments.safetensors")
-    torch.save(learner.balancer.state_dict(), portable / "balancer.pt")
-    state = {
-        "progress": asdict(progress),
-        "world_size": dist.get_world_size(),
-        "zero_stage": learner.engine.zero_optimization_stage(),
-        "tasks": list(learner.tasks),
-    }
-    (portable / "state.json").write_text(json.dumps(state, indent=1))
+    save_portable(learner, progress, folder, written_by=_engine_kind(learner))
 
 
-def load_checkpoint(learner: Learner, saved: SavedState) -> None:
+def save_portable(learner: Learner, progress: Progress, folder: Path, *, written_by: tuple[int, int] | None = None) -> None:
+    """Writes the portable state alone into `folder`, by rank 0; a collective."""
+    state = PortableState(
+        progress=progress,
+        weights=whole_weights(learner.model),
+        moments=_whole_moments(learner),
+        balancer=learner.balancer.state_dict(),
+        written_by=written_by,
+    )
+    if dist.get_rank() == 0:
+        state.write(folder)
+
+
+def load_checkpoint(learner: Learner, saved: PortableState, folder: Path) -> None:
     """Takes up optimizer and balancer; a collective. The weights must have been loaded before the engine was built.
 
-    The same stage and number of ranks read DeepSpeed's own files; others the portable state, by parameter name.
+    The same stage and number of ranks read DeepSpeed's own files in `folder`; others the portable state, by parameter name.
     """
-    engine = learner.engine
-    if (saved.world_size, saved.zero_stage) == (dist.get_world_size(), engine.zero_optimization_stage()):
-        engine.load_checkpoint(str(saved.folder / "deepspeed"), tag=TAG)
+    if saved.written_by == _engine_kind(learner):
+        learner.engine.load_checkpoint(str(folder / "deepspeed"), tag=TAG)
     else:
-        _set_whole_moments(learner, load_file(saved.folder / "portable" / "moments.safetensors"), saved.progress.step)
-    learner.balancer.load_state_dict(torch.load(saved.folder / "portable" / "balancer.pt", weights_only=True))
+        _set_whole_moments(learner, saved.moments, saved.progress.step)
+    if saved.balancer:
+        learner.balancer.load_state_dict(dict(saved.balancer))
+
+
+def _engine_kind(learner: Learner) -> tuple[int, int]:
+    """Ranks and ZeRO stage: what DeepSpeed's own files are bound to."""
+    return dist.get_world_size(), learner.engine.zero_optimization_stage()
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -111,13 +148,13 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def _whole_moments(learner: Learner) -> dict[str, Tensor]:
-    found = {}
+def _whole_moments(learner: Learner) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
     for name, parameter in learner.model.named_parameters():
         for moment in _moments_of(learner):
             value = _moment(learner, parameter, moment)
             if value is not None:
-                found[f"{moment}.{name}"] = _on_cpu(value)
+                found.setdefault(name, {})[moment] = _on_cpu(value)
     return found
 
 
@@ -130,21 +167,21 @@ def _moment(learner: Learner, parameter: nn.Parameter, moment: str) -> Tensor | 
     return whole
 
 
-def _set_whole_moments(learner: Learner, moments: dict[str, Tensor], step: int) -> None:
+def _set_whole_moments(learner: Learner, moments: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
     from deepspeed.utils import safe_set_full_optimizer_state
 
     _make_optimizer_state(learner)
     optimizer = _base_optimizer(learner)
-    for name, parameter in learner.model.named_parameters():
+    for name, parameter in learner.model.named_parameters() if moments else ():
         for moment in _moments_of(learner):
-            value = moments[f"{moment}.{name}"].to(learner.device)
+            value = moments[name][moment].to(learner.device)
             if parameter in optimizer.state:  # no ZeRO, fp32: a plain torch optimizer
                 optimizer.state[parameter][moment].copy_(value)
             else:
                 safe_set_full_optimizer_state(parameter, value, moment)
     for state in optimizer.state.values():
         if "step" in state:
-            state["step"].fill_(step)
+            state["step"].fill_(step if moments else 0)
     learner.engine.global_steps = step
     learner.engine.lr_scheduler.step(step - 1)
 

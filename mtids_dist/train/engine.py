@@ -33,6 +33,14 @@ def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfi
     return engine
 
 
+def close_engine(engine: Any) -> None:
+    """Takes an engine down, so that this process can build another one in a new process group."""
+    from deepspeed.utils import groups
+
+    engine.destroy()
+    groups._WORLD_GROUP = None  # DeepSpeed keeps its clone of the old process group for ever
+
+
 def deepspeed_settings(optimizer: OptimizerConfig, scale: ScaleConfig, *, batch_size: int, total_steps: int) -> dict[str, Any]:
     """What DeepSpeed is given. Clipping is always written, since DeepSpeed's own default is 1.0, not off."""
     settings: dict[str, Any] = {

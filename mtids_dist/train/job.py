@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from mtids_dist.balance import BalanceConfig
 from mtids_dist.data import DataConfig
@@ -44,6 +44,19 @@ class TrainJob(Settings):
         return {name: task.num_classes for name, task in self.tasks.items()}
 
 
+class Leg(Settings):
+    """The part of a run that one call trains."""
+
+    until: PositiveInt
+    """The epoch that it ends with."""
+    start: Path | None = None
+    """Folder of the portable state that it begins with, where the run has no checkpoint of its own; none: from nothing."""
+    validate_first: bool = False
+    """Whether what it begins with is validated before it is trained."""
+    hands_over: bool = False
+    """Whether it only leaves a portable state in the run folder for a leg after it; else it leaves checkpoints and weights."""
+
+
 class RunFolder:
     """Where everything of one run lies. One run = one folder."""
 
@@ -69,6 +82,16 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Ray Train's folder of checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def start(self) -> Path:
+        """A portable state that the run begins with, if somebody put one there."""
+        return self.path / "start"
+
+    @property
+    def state(self) -> Path:
+        """The portable state that a leg hands over."""
+        return self.path / "state"
 
     @property
     def weights(self) -> Path:

@@ -12,6 +12,7 @@ import yaml
 
 from mtids_dist.errors import InputError
 from mtids_dist.train.job import RunFolder
+from mtids_dist.train.metrics_log import read_lines
 
 MAY_CHANGE = (
     "train.epochs",
@@ -27,13 +28,15 @@ PACKAGES = ("mtids-dist", "ray", "torch", "deepspeed", "torchjd", "monai", "pydi
 
 
 def open_run(folder: RunFolder, description: Mapping[str, Any]) -> bool:
-    """Writes the run description into a fresh folder, or checks it against the one that is there; True if the run has finished.
+    """Writes the run description into a fresh folder, or checks it against the one that is there.
+
+    :return: whether the run has trained all the epochs that are asked for.
 
     :raises InputError: the folder holds a run with other settings (names the first), or something that is no run.
     """
     if folder.description.exists():
         _refuse_changes(folder, description)
-        return folder.weights.exists()
+        return has_finished(folder, description["train"]["epochs"])
     if folder.path.exists() and any(folder.path.iterdir()):
         raise InputError(
             "the run folder holds something else", where=str(folder.path), allowed="a new or empty folder, or a run's own"
@@ -42,6 +45,13 @@ def open_run(folder: RunFolder, description: Mapping[str, Any]) -> bool:
     folder.versions.write_text(json.dumps(_versions(), indent=1) + "\n")
     folder.description.write_text(yaml.safe_dump(dict(description), sort_keys=False))
     return False
+
+
+def has_finished(folder: RunFolder, epochs: int) -> bool:
+    """Whether a run has trained so many epochs and left its weights."""
+    lines = read_lines(folder.metrics) if folder.metrics.exists() else iter(())
+    done = [line["epoch"] for line in lines if line["kind"] == "event" and line["event"] == "finished"]
+    return folder.weights.exists() and bool(done) and done[-1] >= epochs
 
 
 def _refuse_changes(folder: RunFolder, description: Mapping[str, Any]) -> None:

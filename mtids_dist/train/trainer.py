@@ -11,17 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from mtids_dist.data import Split, check_store, ingest_options, open_store, train_dataset
+from mtids_dist.data import check_store, ingest_options, open_store
 from mtids_dist.errors import InputError, StoppedError
+from mtids_dist.train.checkpoint import Progress
 from mtids_dist.train.config import ScaleConfig
 from mtids_dist.train.failures import told, worker_was_lost
-from mtids_dist.train.job import RunFolder, TrainJob
+from mtids_dist.train.job import Leg, RunFolder, TrainJob
+from mtids_dist.train.leg import dataset_of, order_seed, rank_settings
 from mtids_dist.train.metrics_log import Line, MetricsLog, Tail, read_lines
+from mtids_dist.train.run_folder import has_finished
 from mtids_dist.train.worker import train_on_rank
 
 POLL_S = 0.2
@@ -52,6 +54,7 @@ def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) 
     """
     check_job(job)
     folder.stop_flag.unlink(missing_ok=True)
+    leg = Leg(until=job.train.epochs, start=folder.start.absolute() if folder.start.exists() else None)
     tail = Tail(folder.metrics)
     tail.skip()
 
@@ -61,7 +64,7 @@ def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) 
 
     with _stop_on_signals(folder.stop_flag):
         for attempt in range(job.train.max_failures + 1):
-            error = _fit(job, folder, look)
+            error = _watched(_trainer(job, folder, leg), look)
             if error is None:
                 break
             if attempt == job.train.max_failures or not worker_was_lost(error):
@@ -69,13 +72,13 @@ def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) 
             MetricsLog(folder.metrics).append(
                 "event", event="worker lost", time_s=time.time(), error=str(told(error, folder.logs))
             )
-    if not folder.weights.exists():
+    if not has_finished(folder, job.train.epochs):
         raise StoppedError("stopped with a checkpoint; the same command goes on from it")
 
 
-def _fit(job: TrainJob, folder: RunFolder, look: Callable[[], None]) -> BaseException | None:
+def _watched(trainer: TorchTrainer, look: Callable[[], None]) -> BaseException | None:
     """One fit, from the last checkpoint if there is one. Runs beside the main thread, which keeps signals and display."""
-    fit = _InThread(_trainer(job, folder).fit)
+    fit = _InThread(trainer.fit)
     fit.start()
     while fit.is_alive():
         fit.join(POLL_S)
@@ -84,21 +87,14 @@ def _fit(job: TrainJob, folder: RunFolder, look: Callable[[], None]) -> BaseExce
     return fit.error
 
 
-def _trainer(job: TrainJob, folder: RunFolder) -> TorchTrainer:
-    assert job.data.store is not None
-    store = open_store(job.data.store)
-    dataset = train_dataset(store, store.folds_of(Split.TRAIN, job.data.fold), job.tasks, seed=_order_seed(job, folder))
-    scale, use_gpu = job.train.scale, _gpus_per_worker(job.train.scale) > 0
+def _trainer(job: TrainJob, folder: RunFolder, leg: Leg) -> TorchTrainer:
+    scale, use_gpu = job.train.scale, gpus_per_worker(job.train.scale) > 0
     return TorchTrainer(
         train_on_rank,
-        train_loop_config={
-            "job": job.model_dump(mode="json"),
-            "folder": str(folder.path.absolute()),
-            "threads": max(1, (os.cpu_count() or 1) // scale.workers),
-        },
+        train_loop_config=rank_settings(job, folder, leg, threads=max(1, (os.cpu_count() or 1) // scale.workers)),
         scaling_config=ScalingConfig(num_workers=scale.workers, use_gpu=use_gpu, resources_per_worker=_resources(scale)),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        datasets={"train": dataset},
+        datasets={"train": dataset_of(job, seed=_order_seed(job, folder, leg))},
         dataset_config=DataConfig(execution_options=ingest_options()),
         run_config=RunConfig(
             name=folder.checkpoints.name,
@@ -110,14 +106,14 @@ def _trainer(job: TrainJob, folder: RunFolder) -> TorchTrainer:
     )
 
 
-def _order_seed(job: TrainJob, folder: RunFolder) -> int:
-    """Ray Data counts a dataset's epochs from 0 again when a run resumes: the seed moves on with the first of them."""
+def _order_seed(job: TrainJob, folder: RunFolder, leg: Leg) -> int:
     lines = read_lines(folder.metrics) if folder.metrics.exists() else iter(())
-    first_epoch = max((line["epoch"] for line in lines if line["kind"] == "step"), default=0)
-    return int(np.random.SeedSequence((job.seed, first_epoch)).generate_state(1)[0])
+    begun = 0 if leg.start is None else Progress.read(leg.start).epoch
+    return order_seed(job, first_epoch=max((line["epoch"] for line in lines if line["kind"] == "step"), default=begun))
 
 
-def _gpus_per_worker(scale: ScaleConfig) -> float:
+def gpus_per_worker(scale: ScaleConfig) -> float:
+    """What a worker gets of the cluster's GPUs: as described, or one each where there are enough."""
     if scale.gpus_per_worker is not None:
         return scale.gpus_per_worker
     return 1.0 if ray.cluster_resources().get("GPU", 0) >= scale.workers else 0.0
@@ -127,7 +123,7 @@ def _resources(scale: ScaleConfig) -> dict[str, float]:
     """Leaves a CPU for Ray Data: when Train reserves every one of them, reading stalls."""
     spare = ray.cluster_resources().get("CPU", 1.0) - 1.0
     cpus = scale.cpus_per_worker or min(1.0, max(spare, 0.5) / scale.workers)
-    gpus = _gpus_per_worker(scale)
+    gpus = gpus_per_worker(scale)
     return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 

@@ -17,9 +17,17 @@ from safetensors.torch import save_file
 
 from mtids_dist.data import Batch, Split, label_counts, open_store, steps_per_epoch, train_batches, validation_batches
 from mtids_dist.model import load_trunk
-from mtids_dist.train.checkpoint import Progress, SavedState, load_checkpoint, save_checkpoint, whole_weights
+from mtids_dist.train.checkpoint import (
+    PortableState,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+    save_portable,
+    whole_weights,
+)
 from mtids_dist.train.config import Selection
-from mtids_dist.train.job import RunFolder, TrainJob
+from mtids_dist.train.engine import close_engine
+from mtids_dist.train.job import Leg, RunFolder, TrainJob
 from mtids_dist.train.learner import Learner
 from mtids_dist.train.logs import log_to_file
 from mtids_dist.train.losses import absent_classes
@@ -29,11 +37,17 @@ from mtids_dist.train.validation import Validation, validate
 
 
 def train_on_rank(settings: dict[str, Any]) -> None:
-    """Ray Train's loop per worker. `settings`: `job` (a TrainJob as JSON data) and `folder` (the run folder)."""
-    job, folder = TrainJob.model_validate(settings["job"]), RunFolder(Path(settings["folder"]))
+    """Ray Train's loop per worker.
+
+    `settings`: `job` and `leg` as JSON data, `folder` (the run folder), `threads`, and `shard` (this rank's part of the data
+    set) where Ray Train does not hand it out.
+    """
+    job, leg = TrainJob.model_validate(settings["job"]), Leg.model_validate(settings["leg"])
+    folder = RunFolder(Path(settings["folder"]))
     log_to_file(folder.logs, f"rank-{dist.get_rank()}")
     try:
-        _RankLoop(job, folder, threads=settings["threads"]).run()
+        shard = settings.get("shard") or ray.train.get_dataset_shard("train")
+        _RankLoop(job, folder, leg, shard=shard, threads=settings["threads"]).run()
     except Exception:
         logging.exception("rank %d failed", dist.get_rank())
         raise
@@ -42,22 +56,26 @@ def train_on_rank(settings: dict[str, Any]) -> None:
 class _RankLoop:
     """The epochs of one rank. Only rank 0 writes to the run folder."""
 
-    def __init__(self, job: TrainJob, folder: RunFolder, threads: int) -> None:
+    def __init__(self, job: TrainJob, folder: RunFolder, leg: Leg, *, shard: Any, threads: int) -> None:
         torch.set_num_threads(threads)
         torch.manual_seed(job.seed)
         assert job.data.store is not None
-        self.job, self.folder = job, folder
+        self.job, self.folder, self.leg = job, folder, leg
         self.store = open_store(job.data.store)
         self.train_folds = self.store.folds_of(Split.TRAIN, job.data.fold)
         self.held_out = self.store.folds_of(Split.VALIDATION, job.data.fold)
         self.steps = steps_per_epoch(self.store.count(self.train_folds), dist.get_world_size(), job.data.batch_size)
         self.log = MetricsLog(folder.metrics) if dist.get_rank() == 0 else None
         self.progress = Progress()
+        self.shard = shard
+        self.has_stepped = False
         self.learner = self._set_up()
 
     def run(self) -> None:
-        """Trains to the last epoch, or until asked to stop."""
-        while self.progress.epoch < self.job.train.epochs:
+        """Trains to the leg's last epoch, or until asked to stop."""
+        if self.leg.validate_first:
+            self._validate()
+        while self.progress.epoch < self.leg.until:
             if self._epoch():
                 self._checkpoint()
                 self._event("stopped", step=self.progress.step)
@@ -65,13 +83,16 @@ class _RankLoop:
             self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
             if self._due(self.job.train.validate_every):
                 self._validate()
-            if self._due(self.job.train.checkpoint_every):
+            if self._due(self.job.train.checkpoint_every) and not self.leg.hands_over:
                 self._checkpoint()
-        self._finish()
+        if self.leg.hands_over:
+            self._hand_over()
+        else:
+            self._finish()
 
     def _set_up(self) -> Learner:
         job, counts = self.job, label_counts(self.store, self.train_folds, self.job.tasks)
-        saved = _last_checkpoint()
+        saved, checkpoint = self._last_checkpoint()
         model = job.model.build(job.num_classes)
         if saved is not None:
             model.load_state_dict(saved.weights)
@@ -79,7 +100,8 @@ class _RankLoop:
             self._event("initialised", report=str(load_trunk(model, job.train.init_from)))
         learner = Learner(job, counts, model, batch_size=job.data.batch_size, total_steps=max(self.steps * job.train.epochs, 1))
         if saved is not None:
-            load_checkpoint(learner, saved)
+            assert checkpoint is not None
+            load_checkpoint(learner, saved, checkpoint)
             self.progress = saved.progress
         self._announce(resumed=saved is not None, absent=absent_classes(job.tasks, counts))
         return learner
@@ -103,7 +125,7 @@ class _RankLoop:
         seed = np.random.SeedSequence((job.seed, progress.epoch, dist.get_rank())).generate_state(1)[0]
         torch.manual_seed(int(seed))
         batches = train_batches(
-            ray.train.get_dataset_shard("train"),
+            self.shard,
             job.data,
             job.tasks,
             crop_shape=self.store.crop_shape,
@@ -112,6 +134,9 @@ class _RankLoop:
         )
         step_log = StepLog(self.log, job.train.log_every, dist.get_world_size() * job.data.batch_size)
         for batch, waited_s in _with_waiting_time(batches):
+            if not self.has_stepped:
+                self._event("first step", step=progress.step)
+                self.has_stepped = True
             learning_rate = self.learner.learning_rate
             result = self.learner.step(batch, stop=self.folder.stop_flag.exists())
             progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
@@ -122,7 +147,7 @@ class _RankLoop:
         return False
 
     def _due(self, every: int) -> bool:
-        return self.progress.epoch % every == 0 or self.progress.epoch == self.job.train.epochs
+        return self.progress.epoch % every == 0 or self.progress.epoch == self.leg.until
 
     def _validate(self) -> None:
         batches = validation_batches(
@@ -135,7 +160,7 @@ class _RankLoop:
             batch_size=self.job.data.batch_size,
         )
         found = validate(self.learner, batches, rows=self.store.count(self.held_out), batch_size=self.job.data.batch_size)
-        if self.job.train.select is Selection.BEST:
+        if self.job.train.select is Selection.BEST and not self.leg.hands_over:
             self._keep_if_best(found)
         if self.log is not None and found is not None:
             self.log.append(
@@ -168,19 +193,25 @@ class _RankLoop:
                 self.folder.best_weights.replace(self.folder.weights)
             else:
                 _save_weights(weights, self.folder.weights)
-        self._event("finished", step=self.progress.step)
+        self._event("finished", step=self.progress.step, epoch=self.progress.epoch)
+
+    def _hand_over(self) -> None:
+        save_portable(self.learner, self.progress, self.folder.state)
+        self._event("handed over", step=self.progress.step)
+        close_engine(self.learner.engine)
+
+    def _last_checkpoint(self) -> tuple[PortableState, Path] | tuple[None, None]:
+        """This run's own last checkpoint, else what the leg starts from."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            return PortableState.read(Path(checkpoint.path)), Path(checkpoint.path)
+        if self.leg.start is not None:
+            return PortableState.read(self.leg.start), self.leg.start
+        return None, None
 
     def _event(self, event: str, **fields: Any) -> None:
         if self.log is not None:
             self.log.append("event", event=event, time_s=time.time(), **fields)
-
-
-def _last_checkpoint() -> SavedState | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return SavedState.read(Path(folder))
 
 
 def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:

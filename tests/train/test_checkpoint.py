@@ -62,13 +62,13 @@ def save_and_go_on(folder: Path, stage: int) -> tuple[dict[str, Tensor], dict[st
 
 
 def load_and_go_on(folder: Path, stages: tuple[int, ...]) -> list[dict[str, Tensor]]:
-    from mtids_dist.train.checkpoint import SavedState, load_checkpoint, whole_weights
+    from mtids_dist.train.checkpoint import PortableState, load_checkpoint, whole_weights
 
     found = []
     for stage in stages:
-        saved = SavedState.read(folder)
+        saved = PortableState.read(folder)
         which = learner(stage, saved)
-        load_checkpoint(which, saved)
+        load_checkpoint(which, saved, folder)
         assert saved.progress.step == BEFORE
         take_steps(which, BEFORE, BEFORE + AFTER)
         found.append(whole_weights(which.model))

@@ -1,0 +1,8 @@
+"""What a person sees while work goes on: bars and tables on a terminal, plain lines otherwise."""
+
+from mtids_dist.console.evaluation import evaluation_table
+from mtids_dist.console.search import SearchDisplay
+from mtids_dist.console.terminal import errors, progress_bar, say
+from mtids_dist.console.training import TrainingDisplay
+
+__all__ = ["SearchDisplay", "TrainingDisplay", "errors", "evaluation_table", "progress_bar", "say"]

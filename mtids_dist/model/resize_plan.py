@@ -1,0 +1,165 @@
+"""A change of expert counts: where each new expert comes from, and what that makes of weights and of Adam's moments.
+
+An expert that is split into c copies hands each of them its weights, its gate row and its gate bias less log c, so the
+gate gives the copies together what it gave the one. Each copy then receives 1/c of the gradient: with exp_avg / c and
+exp_avg_sq / c^2 Adam moves it as it would have moved the original. Experts that are merged become their weighted mean
+with the logsumexp of their gate biases; moments add up, which undoes a split exactly.
+
+Shape suffix: S sources of one new expert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtids_dist.model.config import ModelConfig
+from mtids_dist.model.mtids import MTIDS
+
+
+class Origin(NamedTuple):
+    """Where one new expert comes from."""
+
+    sources: tuple[int, ...]
+    """old experts by index: one is copied, several are merged"""
+    weights: tuple[float, ...]
+    """of each source in a merge; they sum to 1"""
+    copies: int = 1
+    """how many new experts share these sources"""
+
+
+Branch = tuple[Origin, ...]
+"""One origin for every expert that a branch will have."""
+
+Combine = Callable[[Tensor, Origin], Tensor]
+"""Old values [S, ...] of the sources -> the new expert's value [...]."""
+
+
+def unchanged(experts: int) -> Branch:
+    """The plan of a branch that stays as it is."""
+    return tuple(Origin((index,), (1.0,)) for index in range(experts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizePlan:
+    """How a network's expert counts change; made by `plan_resize`.
+
+    :param config: the settings with the new counts.
+    :param shared: origins of the shared experts.
+    :param private: {task: origins of its private experts}.
+    :param change: how far the output moves: the mean total-variation distance (0 to 1) between class probabilities before
+        and after over the sample, of the task where it is largest; None where no sample was given (growing under soft
+        gates is exact to rounding).
+    """
+
+    config: ModelConfig
+    shared: Branch
+    private: Mapping[str, Branch]
+    change: float | None = None
+
+    def apply(self, model: MTIDS, *, noise: float = 0.0, seed: int = 0) -> MTIDS:
+        """A new network with `model`'s function and the new counts; `model` stays as it is.
+
+        :param noise: standard deviation of what is added to the convolutions of copied experts, relative to that of their
+            own weights: without it copies receive the same gradients for ever.
+        :param seed: of the noise.
+        """
+        weights = self.apply_to_weights(model.state_dict(), noise=noise, seed=seed)
+        with torch.device("meta"):
+            resized = self.config.build(model.tasks)
+        resized.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
+        return resized.train(model.training)
+
+    def apply_to_weights(self, weights: Mapping[str, Tensor], *, noise: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
+        """Weights by parameter name, for the new counts; see `apply`."""
+        generator = torch.Generator().manual_seed(seed)
+        taken = dict(self._taken(weights, _mean, _log_of_sum))
+        return {name: self._with_noise(name, value, noise, generator) for name, value in taken.items()}
+
+    def apply_to_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+        """Optimizer state {parameter name: {exp_avg, exp_avg_sq, momentum_buffer, ...: value}} for the new counts.
+
+        What is no such moment (Adam's step count) is taken over from the expert's first source.
+        """
+        kinds = dict.fromkeys(kind for state in moments.values() for kind in state)
+        found: dict[str, dict[str, Tensor]] = {}
+        for kind in kinds:
+            combine = _MOMENTS.get(kind, _first)
+            of_kind = {name: state[kind] for name, state in moments.items() if kind in state}
+            for name, value in self._taken(of_kind, combine, combine):
+                found.setdefault(name, {})[kind] = value
+        return found
+
+    def _taken(self, values: Mapping[str, Tensor], combine: Combine, combine_bias: Combine) -> Iterator[tuple[str, Tensor]]:
+        """Every value under its new name; gate biases have a rule of their own."""
+        for name, value in values.items():
+            part, *path = name.split(".")
+            if part == "shared_experts":
+                yield from self._experts(self.shared, part, path, values, combine)
+            elif part == "task_experts":
+                yield from self._experts(self.private[path[0]], f"{part}.{path[0]}", path[1:], values, combine)
+            elif part == "gating" and path[1] in ("shared", "private"):
+                branch = self.shared if path[1] == "shared" else self.private[path[0]]
+                rule = combine_bias if path[2] == "bias" else combine
+                # A scalar (a step count) has no rows, and belongs to the whole gate.
+                yield name, value if value.dim() == 0 else torch.stack([rule(value[list(o.sources)], o) for o in branch])
+            else:
+                yield name, value
+
+    @staticmethod
+    def _experts(
+        branch: Branch, prefix: str, path: list[str], values: Mapping[str, Tensor], combine: Combine
+    ) -> Iterator[tuple[str, Tensor]]:
+        """All new experts' values of one parameter, when the old expert 0 comes up."""
+        index, rest = path[0], ".".join(path[1:])
+        if index != "0":
+            return
+        for new, origin in enumerate(branch):
+            sources = torch.stack([values[f"{prefix}.{old}.{rest}"] for old in origin.sources])
+            yield f"{prefix}.{new}.{rest}", combine(sources, origin)
+
+    def _with_noise(self, name: str, value: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+        part, *path = name.split(".")
+        if noise == 0 or part not in ("shared_experts", "task_experts") or not name.endswith("conv.weight"):
+            return value
+        branch, index = (self.shared, path[0]) if part == "shared_experts" else (self.private[path[0]], path[1])
+        if branch[int(index)].copies == 1:
+            return value
+        drawn = torch.randn(value.shape, generator=generator).to(value)
+        return value + noise * value.std() * drawn
+
+
+def with_counts(config: ModelConfig, shared: int, private: Mapping[str, int]) -> ModelConfig:
+    """The settings with other expert counts; one number where all tasks have the same."""
+    counts = set(private.values())
+    return replace(config, shared_experts=shared, task_experts=counts.pop() if len(counts) == 1 else dict(private))
+
+
+def _mean(values_S: Tensor, origin: Origin) -> Tensor:
+    if len(origin.sources) == 1:
+        return values_S[0].clone()
+    return torch.tensordot(values_S.new_tensor(origin.weights), values_S, dims=1)
+
+
+def _log_of_sum(values_S: Tensor, origin: Origin) -> Tensor:
+    return values_S.logsumexp(dim=0) - math.log(origin.copies)
+
+
+def _sum(values_S: Tensor, origin: Origin) -> Tensor:
+    return values_S.sum(dim=0) / origin.copies
+
+
+def _sum_of_roots(values_S: Tensor, origin: Origin) -> Tensor:
+    return values_S.sqrt().sum(dim=0).square() / origin.copies**2
+
+
+def _first(values_S: Tensor, _origin: Origin) -> Tensor:
+    return values_S[0].clone()
+
+
+_MOMENTS: Mapping[str, Combine] = {"exp_avg": _sum, "exp_avg_sq": _sum_of_roots, "momentum_buffer": _sum}

@@ -1,0 +1,97 @@
+"""One leg of a run on ranks that are there already, and outlive it: what makes short legs cheap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch.distributed as dist
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from mtids_dist.data import Split, open_store, train_dataset
+from mtids_dist.train.failures import told
+from mtids_dist.train.job import Leg, RunFolder, TrainJob
+from mtids_dist.train.worker import train_on_rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A rank's place in its world; `address` and `port` are where rank 0 listens."""
+
+    rank: int
+    world_size: int
+    address: str
+    port: int
+
+
+def train_leg(job: TrainJob, folder: RunFolder, leg: Leg, place: Place, shard: ray.data.DataIterator, *, threads: int) -> None:
+    """Trains one leg in this very process, as one rank of a world: every process of it calls this.
+
+    Ray Train's local mode runs the loop where it is called; a group of such processes is what torchrun would make.
+
+    :param shard: this rank's part of `dataset_of(job)`.
+    :raises MTIDSError: a rank was lost, or training itself failed.
+    """
+    with _as_torchrun_does(place):
+        try:
+            TorchTrainer(
+                train_on_rank,
+                train_loop_config=rank_settings(job, folder, leg, threads=threads) | {"shard": shard},
+                scaling_config=ScalingConfig(num_workers=0),
+            ).fit()
+        except Exception as error:
+            raise told(error, folder.logs) from error
+        finally:
+            if dist.is_initialized():  # after a failure: the other ranks must not wait for this one
+                dist.destroy_process_group()
+
+
+def rank_settings(job: TrainJob, folder: RunFolder, leg: Leg, *, threads: int) -> dict[str, Any]:
+    """What `train_on_rank` is given, as data that any process can read."""
+    return {
+        "job": job.model_dump(mode="json"),
+        "folder": str(folder.path.absolute()),
+        "leg": leg.model_dump(mode="json"),
+        "threads": threads,
+    }
+
+
+def dataset_of(job: TrainJob, *, seed: int) -> ray.data.Dataset:
+    """The crops that the job trains on, part files in the order that `seed` gives."""
+    assert job.data.store is not None
+    store = open_store(job.data.store)
+    return train_dataset(store, store.folds_of(Split.TRAIN, job.data.fold), job.tasks, seed=seed)
+
+
+def order_seed(job: TrainJob, *, first_epoch: int) -> int:
+    """Ray Data counts a dataset's epochs from 0 again when a run resumes: the seed moves on with the first of them."""
+    return int(np.random.SeedSequence((job.seed, first_epoch)).generate_state(1)[0])
+
+
+@contextmanager
+def _as_torchrun_does(place: Place) -> Iterator[None]:
+    """Ray gives every process the sight of its own GPU alone, so each is the only one on its node, as torchrun counts."""
+    mine = {
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
+    }
+    before = {name: os.environ.get(name) for name in mine}
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
