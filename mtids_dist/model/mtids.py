@@ -9,7 +9,7 @@ M shared experts, N private experts of a task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ class MTIDS(nn.Module):
         own_context = tasks if config.routing in (Routing.DBR, Routing.TIED) else ()
         self.adaptors = nn.ModuleDict({task: Adaptor(channels, config.context_width) for task in own_context})
         context = channels + (config.context_width if own_context else 0)
-        self.gating = nn.ModuleDict() if hard else nn.ModuleDict({t: _gate(config, context, n) for t, n in experts.items()})
+        self.gating = nn.ModuleDict() if hard else nn.ModuleDict({t: build_gate(config, context, n) for t, n in experts.items()})
         self.heads = nn.ModuleDict({task: Head(width, classes, config.dropout) for task, classes in tasks.items()})
 
     def forward(self, crops_B1DHW: Tensor, return_features: bool = False) -> Logits | tuple[Logits, Border]:
@@ -81,24 +81,33 @@ class MTIDS(nn.Module):
         z_private = z_BCdhw.view_as(z_BCdhw)
         shared = [expert(z_BCdhw) for expert in self.shared_experts]
         use = self.gates_from_features(z_private)
+        private = {task: [expert(z_private) for expert in self.experts_of(task)] for task in self.tasks}
+        return self.mix(use, shared, private), (z_private, *shared)
+
+    def mix(self, use: Mapping[str, GateUse], shared: Sequence[Tensor], private: Mapping[str, Sequence[Tensor]]) -> Logits:
+        """Logits [B, classes] of each task, from its gate's weights and what the experts gave, [B, W] each."""
         logits = {}
         for task, head in self.heads.items():
-            outputs = [*shared, *(expert(z_private) for expert in self._experts(task))]
-            h_BW = torch.einsum("be,bew->bw", use[task].mixture(), torch.stack(outputs, dim=1))
-            logits[task] = head(h_BW)
-        return logits, (z_private, *shared)
+            outputs_BEW = torch.stack([*shared, *private[task]], dim=1)
+            logits[task] = head(torch.einsum("be,bew->bw", use[task].mixture(), outputs_BEW))
+        return logits
 
-    def _experts(self, task: str) -> nn.ModuleList:
+    def experts_of(self, task: str) -> nn.ModuleList:
+        """The private experts P^k_j of a task."""
         experts = self.task_experts[task]
         assert isinstance(experts, nn.ModuleList)
         return experts
 
     def gates_from_features(self, z_private: Tensor) -> dict[str, GateUse]:
         """As `gates`, from the trunk's map."""
+        contexts = self.contexts(z_private)
+        return {task: gate(contexts[task]) for task, gate in self.gating.items()}
+
+    def contexts(self, z_private: Tensor) -> dict[str, Tensor]:
+        """What each gate reads, q_k [B, Q], from the trunk's map."""
         shared_BC = pool(z_private)
         contexts = dict.fromkeys(self.gating, shared_BC)
-        contexts |= {task: torch.cat([shared_BC, adaptor(z_private)], dim=1) for task, adaptor in self.adaptors.items()}
-        return {task: gate(contexts[task]) for task, gate in self.gating.items()}
+        return contexts | {task: torch.cat([shared_BC, adaptor(z_private)], dim=1) for task, adaptor in self.adaptors.items()}
 
     def gates(self, crops_B1DHW: Tensor) -> dict[str, GateUse]:
         """How each task weighs its experts on these crops; empty with hard sharing, which has no gates."""
@@ -119,7 +128,8 @@ class MTIDS(nn.Module):
         return [parameter for part in parts if task in part for parameter in part[task].parameters()]
 
 
-def _gate(config: ModelConfig, context: int, task_experts: int) -> nn.Module:
+def build_gate(config: ModelConfig, context: int, task_experts: int) -> nn.Module:
+    """The gate of a task with so many private experts, which reads a context of so many numbers."""
     if config.routing is Routing.UNIFORM:
         return UniformGate(num_shared=config.shared_experts, num_private=task_experts)
     return Gate(

@@ -10,18 +10,15 @@ Shape suffixes: B batch, E experts of one branch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
-import torch
 from torch import Tensor
 
 from mtids_dist.model.config import Routing
 from mtids_dist.model.mtids import MTIDS
-from mtids_dist.model.resize_plan import Branch, Origin, ResizePlan, unchanged, with_counts
-
-SHARED = None
-"""The key of the shared branch, beside the tasks' names."""
+from mtids_dist.model.output_change import OutputChange
+from mtids_dist.model.resize_plan import SHARED, Branch, Origin, ResizePlan, unchanged, with_counts
 
 Counts = dict[str | None, int]
 
@@ -50,11 +47,11 @@ def plan_resize(
         shared=unchanged(now[SHARED]),
         private={task: unchanged(now[task]) for task in model.tasks},
     )
-    measure = None if sample is None else _Measure.of(model, sample)
+    measure = None if sample is None else OutputChange.of(model, sample)
     for branch, count in wanted.items():
-        while (have := len(_branch(plan, branch))) != count:
+        while (have := len(plan.branch(branch))) != count:
             plan = _grown(model, plan, branch, measure) if have < count else _shrunk(plan, branch, measure)
-    return replace(plan, change=None if measure is None else measure.change(plan))
+    return replace(plan, change=None if measure is None else measure.by(plan))
 
 
 def resize_experts(
@@ -71,45 +68,12 @@ def resize_experts(
     return plan.apply(model, noise=noise, seed=seed)
 
 
-@dataclass(frozen=True)
-class _Measure:
-    """What a plan does to the network's output on a sample, of which the trunk's map is kept."""
-
-    model: MTIDS
-    features: Tensor
-    before: Mapping[str, Tensor]
-    use: Mapping[str | None, Tensor]
-    """{branch: mean gate weight [E] of its experts}"""
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, model: MTIDS, sample: Tensor) -> _Measure:
-        training = model.training
-        model.eval()
-        try:
-            features = model.trunk(sample.to(next(model.parameters())))
-            before = model.from_features(features)
-            gates = model.gates_from_features(features)
-        finally:
-            model.train(training)
-        use: dict[str | None, Tensor] = {task: gate.private.mean(dim=0) for task, gate in gates.items()}
-        use[SHARED] = torch.stack([gate.shared.mean(dim=0) for gate in gates.values()]).mean(dim=0)
-        return cls(model, features, {task: logits.softmax(dim=1) for task, logits in before.items()}, use)
-
-    @torch.no_grad()
-    def change(self, plan: ResizePlan) -> float:
-        """Total-variation distance of the class probabilities, the mean over the sample of the task that moves most."""
-        after = _with_counts(plan).apply(self.model).eval().from_features(self.features)
-        distances = [(after[task].softmax(dim=1) - p).abs().sum(dim=1).mean() / 2 for task, p in self.before.items()]
-        return float(torch.stack(distances).max())
-
-
-def _grown(model: MTIDS, plan: ResizePlan, branch: str | None, measure: _Measure | None) -> ResizePlan:
+def _grown(model: MTIDS, plan: ResizePlan, branch: str | None, measure: OutputChange | None) -> ResizePlan:
     """One expert more."""
-    origins = _branch(plan, branch)
+    origins = plan.branch(branch)
     candidates = {origin.sources: _replaced(plan, branch, _split(origins, origin)) for origin in origins}
     if measure is not None and not model.config.keeps_function_when_growing:
-        return min(candidates.values(), key=measure.change)
+        return min(candidates.values(), key=measure.by)
 
     def use_a_copy(origin: Origin) -> float:
         """As seats are given out by D'Hondt: copies in proportion to use; evenly where no use is known."""
@@ -119,12 +83,12 @@ def _grown(model: MTIDS, plan: ResizePlan, branch: str | None, measure: _Measure
     return candidates[max(origins, key=use_a_copy).sources]
 
 
-def _shrunk(plan: ResizePlan, branch: str | None, measure: _Measure | None) -> ResizePlan:
+def _shrunk(plan: ResizePlan, branch: str | None, measure: OutputChange | None) -> ResizePlan:
     """One expert less."""
     assert measure is not None
-    origins = _branch(plan, branch)
+    origins = plan.branch(branch)
     use = measure.use[branch]
-    return min((_replaced(plan, branch, smaller) for smaller in _smaller(origins, use)), key=measure.change)
+    return min((_replaced(plan, branch, smaller) for smaller in _smaller(origins, use)), key=measure.by)
 
 
 def _smaller(origins: Branch, use_E: Tensor) -> Iterator[Branch]:
@@ -174,12 +138,8 @@ def _counts(model: MTIDS) -> Counts:
     return {SHARED: len(model.shared_experts), **model.config.experts_of(model.tasks)}
 
 
-def _branch(plan: ResizePlan, branch: str | None) -> Branch:
-    return plan.shared if branch is None else plan.private[branch]
-
-
 def _replaced(plan: ResizePlan, branch: str | None, origins: Branch) -> ResizePlan:
-    if branch is None:
+    if branch is SHARED:
         return _with_counts(replace(plan, shared=origins))
     return _with_counts(replace(plan, private={**plan.private, branch: origins}))
 
@@ -190,5 +150,5 @@ def _with_counts(plan: ResizePlan) -> ResizePlan:
 
 
 def _named(branch: str | None) -> str:
-    return "shared_experts" if branch is None else f"task_experts of {branch!r}"
+    return "shared_experts" if branch is SHARED else f"task_experts of {branch!r}"
 

@@ -33,6 +33,9 @@ class Origin(NamedTuple):
     """how many new experts share these sources"""
 
 
+SHARED = None
+"""The key of the shared branch, beside the tasks' names."""
+
 Branch = tuple[Origin, ...]
 """One origin for every expert that a branch will have."""
 
@@ -61,6 +64,10 @@ class ResizePlan:
     shared: Branch
     private: Mapping[str, Branch]
     change: float | None = None
+
+    def branch(self, key: str | None) -> Branch:
+        """Origins of the shared branch, or of a task's."""
+        return self.shared if key is SHARED else self.private[key]
 
     def apply(self, model: MTIDS, *, noise: float = 0.0, seed: int = 0) -> MTIDS:
         """A new network with `model`'s function and the new counts; `model` stays as it is.

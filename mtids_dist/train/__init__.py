@@ -13,7 +13,7 @@ from mtids_dist.train.run_folder import open_run
 
 if TYPE_CHECKING:
     from mtids_dist.train.checkpoint import PortableState, Progress
-    from mtids_dist.train.leg import Place, dataset_of, order_seed, train_leg
+    from mtids_dist.train.leg import Place, dataset_of, import_all, order_seed, train_leg
     from mtids_dist.train.trainer import check_job, gpus_per_worker, train
 
 _LAZY = {
@@ -23,6 +23,7 @@ _LAZY = {
     "check_job": "trainer",
     "dataset_of": "leg",
     "gpus_per_worker": "trainer",
+    "import_all": "leg",
     "order_seed": "leg",
     "train": "trainer",
     "train_leg": "leg",
@@ -41,6 +42,7 @@ __all__ = [
     "check_job",
     "dataset_of",
     "gpus_per_worker",
+    "import_all",
     "open_run",
     "order_seed",
     "read_lines",

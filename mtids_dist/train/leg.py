@@ -15,6 +15,7 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from mtids_dist.data import Split, open_store, train_dataset
+from mtids_dist.train.engine import use_no_compiled_ops
 from mtids_dist.train.failures import told
 from mtids_dist.train.job import Leg, RunFolder, TrainJob
 from mtids_dist.train.worker import train_on_rank
@@ -28,6 +29,11 @@ class Place:
     world_size: int
     address: str
     port: int
+
+
+def import_all() -> None:
+    """Imports what training imports when it is needed, so that a process that waits for its first leg has it."""
+    use_no_compiled_ops()
 
 
 def train_leg(job: TrainJob, folder: RunFolder, leg: Leg, place: Place, shard: ray.data.DataIterator, *, threads: int) -> None:

@@ -44,8 +44,10 @@ class Host:
     """An actor with the resources of one rank."""
 
     def __init__(self, job: TrainJob, search: SearchConfig, home: Path, threads: int) -> None:
+        from mtids_dist.train import import_all
+
         self._job, self._search, self._home, self._threads = job, search, home, threads
-        import mtids_dist.train.worker  # noqa: F401  # what training imports is there before it is timed
+        import_all()
 
     def ready(self) -> None:
         """Returns once this process is up."""
