@@ -55,7 +55,7 @@ def _set(tree: dict[str, Any], key: str, value: Any, job: TrainJob) -> None:
     # The options of a balancing method are the method's own: there a new key is right.
     if not isinstance(below, dict) or (last not in below and parents[-1:] != ["options"]):
         near = get_close_matches(key, list(_leaves(tree)), n=1, cutoff=0.0)
-        raise InputError(f"unknown setting {key}", where="tune.space", allowed=f"did you mean {near[0]}?" if near else "")
+        raise InputError(f"unknown setting {key}, did you mean {near[0]}?", where="tune.space")
     below[last] = value
 
 
@@ -76,11 +76,11 @@ def check_space(job: TrainJob, config: SearchConfig) -> None:
     for key, values in config.space.items():
         if any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED):
             raise InputError(f"{key} can't be searched: members would not be comparable", where="tune.space")
+        for value in (values.low, values.high) if isinstance(values, Range) else values:
+            job_at(job, {key: value})
         if config.scheduler is Scheduler.PBT and key.startswith("model.") and not is_count(key) and key not in COPIED:
             allowed = f"{SHARED_EXPERTS}, {TASK_EXPERTS}, {', '.join(COPIED)}"
             raise InputError(f"pbt can't search {key}: a copied network can't change it", where="tune.space", allowed=allowed)
-        for value in (values.low, values.high) if isinstance(values, Range) else values:
-            job_at(job, {key: value})
     if job.train.epochs % config.generations:
         raise InputError(
             "a generation is a whole number of epochs",
