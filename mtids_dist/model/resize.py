@@ -126,7 +126,10 @@ def _wanted(model: MTIDS, shared: int | None, private: int | Mapping[str, int] |
     for task in by_task:
         if task not in model.tasks:
             raise ValueError(f"task_experts must name tasks of {', '.join(model.tasks)}, found {task!r}")
-    wanted = now | {SHARED: now[SHARED] if shared is None else shared} | dict(by_task)
+    wanted = dict(now)
+    wanted.update(by_task)
+    if shared is not None:
+        wanted[SHARED] = shared
     for branch, count in wanted.items():
         if count < 0 or (count == 0) != (now[branch] == 0):
             rule = "stay 0" if now[branch] == 0 else "be at least 1"
@@ -135,7 +138,9 @@ def _wanted(model: MTIDS, shared: int | None, private: int | Mapping[str, int] |
 
 
 def _counts(model: MTIDS) -> Counts:
-    return {SHARED: len(model.shared_experts), **model.config.experts_of(model.tasks)}
+    counts: Counts = {SHARED: len(model.shared_experts)}
+    counts.update(model.config.experts_of(model.tasks))
+    return counts
 
 
 def _replaced(plan: ResizePlan, branch: str | None, origins: Branch) -> ResizePlan:
@@ -151,4 +156,3 @@ def _with_counts(plan: ResizePlan) -> ResizePlan:
 
 def _named(branch: str | None) -> str:
     return "shared_experts" if branch is SHARED else f"task_experts of {branch!r}"
-

@@ -150,7 +150,8 @@ def with_counts(config: ModelConfig, shared: int, private: Mapping[str, int]) ->
 def _mean(values_S: Tensor, origin: Origin) -> Tensor:
     if len(origin.sources) == 1:
         return values_S[0].clone()
-    return torch.tensordot(values_S.new_tensor(origin.weights), values_S, dims=1)
+    mean: Tensor = torch.tensordot(values_S.new_tensor(origin.weights), values_S, dims=1)
+    return mean
 
 
 def _log_of_sum(values_S: Tensor, origin: Origin) -> Tensor:
@@ -162,7 +163,8 @@ def _sum(values_S: Tensor, origin: Origin) -> Tensor:
 
 
 def _sum_of_roots(values_S: Tensor, origin: Origin) -> Tensor:
-    return values_S.sqrt().sum(dim=0).square() / origin.copies**2
+    merged: Tensor = values_S.sqrt().sum(dim=0).square() / origin.copies**2
+    return merged
 
 
 def _first(values_S: Tensor, _origin: Origin) -> Tensor:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mtids_dist.tune.config import Range, Resize, Scheduler, SearchConfig
 
 if TYPE_CHECKING:
+    from mtids_dist.tune.driver import search
     from mtids_dist.tune.folder import SearchFolder
     from mtids_dist.tune.history import History
-    from mtids_dist.tune.driver import search
     from mtids_dist.tune.space import check_space
 
 _LAZY = {"History": "history", "SearchFolder": "folder", "check_space": "space", "search": "driver"}

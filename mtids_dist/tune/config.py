@@ -46,18 +46,21 @@ class Range(Settings):
         return self
 
 
+DEFAULT_SPACE: Mapping[str, tuple[Any, ...] | Range] = {
+    "model.shared_experts": (1, 2, 4, 8),
+    "model.task_experts": (1, 2, 4),
+    "train.optimizer.learning_rate": Range(low=1e-4, high=1e-2, log=True),
+    "balance.options.tau": Range(low=0.0, high=1.0),
+}
+
+
 class SearchConfig(Settings):
     """A search over settings of a run, expert counts above all. `train.epochs` are shared out over the generations."""
 
     scheduler: Scheduler = Scheduler.PBT
     """pbt (population-based training) | asha (successive halving) | random"""
     space: Mapping[str, tuple[Any, ...] | Range] = Field(
-        default_factory=lambda: {
-            "model.shared_experts": (1, 2, 4, 8),
-            "model.task_experts": (1, 2, 4),
-            "train.optimizer.learning_rate": Range(low=1e-4, high=1e-2, log=True),
-            "balance.options.tau": Range(low=0.0, high=1.0),
-        },
+        default_factory=lambda: dict(DEFAULT_SPACE),
         min_length=1,
     )
     """setting -> rising list of its values, or {low, high, log}; `model.task_experts.<task>` counts one task's experts"""

@@ -149,13 +149,13 @@ def _tuner(
     )
 
 
-class _Over(tune.Stopper):
+class _Over(tune.Stopper):  # type: ignore[misc]  # Ray has no types
     """A member stops after the last generation; the search when its budget is spent, or when training fails everywhere."""
 
     def __init__(self, config: SearchConfig, history: History) -> None:
         self._config, self._history = config, history
 
-    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+    def __call__(self, _trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether this trial stops."""
         return bool(result["generation"] >= self._config.generations)
 

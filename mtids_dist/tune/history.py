@@ -1,12 +1,12 @@
 """history.jsonl: what happened in a search, written by the driver alone; a search goes on from it.
 
-    member   {member, settings}                         what a member begins with
-    result   {id, generation, member, settings, counts, score, start, state, ...}   a member has trained a generation;
-             `start` names the result that it went on from, `state` the folder of what it left (null: training failed)
-    copy     {generation, member, donor, settings, start}   after that generation it goes on as a copy of the donor
-    closed   {generation}                               everybody has been compared (synchronous search)
-    stopped, dropped   {member, generation, error}      a member trains no more
-    started, resumed, finished                          of the search
+member   {member, settings}                         what a member begins with
+result   {id, generation, member, settings, counts, score, start, state, ...}   a member has trained a generation;
+         `start` names the result that it went on from, `state` the folder of what it left (null: training failed)
+copy     {generation, member, donor, settings, start}   after that generation it goes on as a copy of the donor
+closed   {generation}                               everybody has been compared (synchronous search)
+stopped, dropped   {member, generation, error}      a member trains no more
+started, resumed, finished                          of the search
 """
 
 from __future__ import annotations

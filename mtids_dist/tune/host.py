@@ -93,18 +93,21 @@ class HostGroup:
 
         :param tries: how often it is begun when a process is lost.
         """
-        for left in reversed(range(tries)):
-            try:
-                prepared = self.ranks[0].prepare.remote(assignment, len(self.ranks))
-                lines = ray.get([host.train.remote(prepared, rank) for rank, host in enumerate(self.ranks)])
-                return dict(lines[0])
-            except RayError as error:
-                self._restart()
-                lost = isinstance(error, RayActorError)
-                logging.getLogger(__name__).warning("%s: %s", assignment.name, error)
-                if not lost or not left:
-                    return assignment.failure(_told(error))
-        raise AssertionError("tries is at least 1")
+        line, lost = self._try(assignment)
+        while lost and (tries := tries - 1):
+            line, lost = self._try(assignment)
+        return line
+
+    def _try(self, assignment: Assignment) -> tuple[dict[str, Any], bool]:
+        """The line, and whether it failed because a process was lost."""
+        try:
+            prepared = self.ranks[0].prepare.remote(assignment, len(self.ranks))
+            lines = ray.get([host.train.remote(prepared, rank) for rank, host in enumerate(self.ranks)])
+        except RayError as error:
+            logging.getLogger(__name__).warning("%s: %s", assignment.name, error)
+            self._restart()
+            return assignment.failure(_told(error)), isinstance(error, RayActorError)
+        return dict(lines[0]), False
 
     def _restart(self) -> None:
         """New processes in the same places: after a failure nothing is known about the old ones."""

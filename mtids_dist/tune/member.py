@@ -27,7 +27,7 @@ RESULT = "result.json"
 """In the folder of a generation that is over."""
 
 
-class Member(tune.Trainable):
+class Member(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """One step is one generation. A Tune checkpoint is a pointer to the state that the generation left."""
 
     def setup(

@@ -28,7 +28,7 @@ def make_scheduler(config: SearchConfig, history: History, limit: Limit, *, seed
     return Halving(config, history) if config.scheduler is Scheduler.ASHA else Unscheduled(history)
 
 
-class _WrittenDown(TrialScheduler):
+class _WrittenDown(TrialScheduler):  # type: ignore[misc]  # Ray has no types
     """Writes a trial's results into the history before the scheduler decides on them."""
 
     history: History
@@ -72,7 +72,7 @@ class _WrittenDown(TrialScheduler):
                 shutil.rmtree((home / line["state"]).with_name("start"), ignore_errors=True)
 
 
-class Unscheduled(_WrittenDown, FIFOScheduler):
+class Unscheduled(_WrittenDown, FIFOScheduler):  # type: ignore[misc]
     """Random search: every member trains to the end."""
 
     def __init__(self, history: History) -> None:
@@ -80,7 +80,7 @@ class Unscheduled(_WrittenDown, FIFOScheduler):
         self.history = history
 
 
-class Halving(_WrittenDown, AsyncHyperBandScheduler):
+class Halving(_WrittenDown, AsyncHyperBandScheduler):  # type: ignore[misc]
     """Successive halving: at each rung the worse ones stop (Li et al., "A System for Massively Parallel Hyperparameter
     Tuning", MLSys 2020)."""
 
@@ -96,7 +96,7 @@ class Halving(_WrittenDown, AsyncHyperBandScheduler):
         self.history = history
 
 
-class Population(_WrittenDown, PopulationBasedTraining):
+class Population(_WrittenDown, PopulationBasedTraining):  # type: ignore[misc]
     """Population-based training (Jaderberg et al., arXiv:1711.09846) whose copies stay inside the space and its limits."""
 
     def __init__(self, config: SearchConfig, history: History, limit: Limit, *, seed: int) -> None:
@@ -120,7 +120,7 @@ class Population(_WrittenDown, PopulationBasedTraining):
         self._write(trial, result)
         return self._compare(tune_controller, trial, result)
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, _tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Tune's own."""
         self._write(trial, result)
         self._tidy()

@@ -19,8 +19,8 @@ from tiny import make_store
 from tiny_search import SPACE, load_search, write_search
 
 from mtids_dist.errors import InputError, WorkFailedError
-from mtids_dist.trained import open_trained
 from mtids_dist.train import read_lines
+from mtids_dist.trained import open_trained
 from mtids_dist.tune import History, SearchFolder, search
 from mtids_dist.tune.driver import room
 
@@ -97,8 +97,7 @@ def test_a_population_copies_resizes_and_leaves_nothing_behind(two_cpus: None, s
         assert event["counts_after"]["shared_experts"] in SPACE["model.shared_experts"]
         assert 0 <= event["settings_after"]["balance.options.tau"] <= 1
 
-    started = [line for line in history.of("started")]
-    assert started[0]["hosts"] == 2
+    assert history.of("started")[0]["hosts"] == 2
     states = {str(path.relative_to(folder.path)) for path in folder.path.glob("generations/*/*/state")}
     assert states == history.needed_states()
     assert not folder.tune.exists()

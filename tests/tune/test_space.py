@@ -41,7 +41,8 @@ def test_a_logarithmic_range_gives_each_decade_its_share() -> None:
 
 def test_initial_settings_are_kept_and_the_rest_is_drawn() -> None:
     config = search(
-        space={"model.shared_experts": [1, 2], "balance.options.tau": {"low": 0, "high": 1}}, initial=[{"model.shared_experts": 2}]
+        space={"model.shared_experts": [1, 2], "balance.options.tau": {"low": 0, "high": 1}},
+        initial=[{"model.shared_experts": 2}],
     )
     first = first_points(run().job(), config, number=4)[0]
     assert first["model.shared_experts"] == 2
