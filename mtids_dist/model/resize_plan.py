@@ -2,8 +2,9 @@
 
 An expert that is split into c copies hands each of them its weights, its gate row and its gate bias less log c, so the
 gate gives the copies together what it gave the one. Each copy then receives 1/c of the gradient: with exp_avg / c and
-exp_avg_sq / c^2 Adam moves it as it would have moved the original. Experts that are merged become their weighted mean
-with the logsumexp of their gate biases; moments add up, which undoes a split exactly.
+exp_avg_sq / c^2 Adam moves it as it would have moved the original, but for Adam's epsilon, which smaller moments feel
+sooner. Experts that are merged become their weighted mean with the logsumexp of their gate biases; moments add up, which
+undoes a split exactly.
 
 Shape suffix: S sources of one new expert.
 """
