@@ -15,15 +15,15 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.actor import ActorHandle
 from ray.tune.search import BasicVariantGenerator
-from ray.util.queue import Queue
 
 from mtids_dist.errors import InputError, StoppedError, WorkFailedError
 from mtids_dist.train import TrainJob, check_job, gpus_per_worker
 from mtids_dist.tune.config import Scheduler, SearchConfig
 from mtids_dist.tune.folder import SearchFolder
 from mtids_dist.tune.history import History, Line, Replay, Start
-from mtids_dist.tune.host import make_hosts, remove_hosts
+from mtids_dist.tune.host import HostPool, make_hosts, remove_hosts
 from mtids_dist.tune.lineage import write_lineage
 from mtids_dist.tune.member import MEMBER, Member
 from mtids_dist.tune.schedulers import make_scheduler
@@ -60,13 +60,12 @@ def search(job: TrainJob, config: SearchConfig, folder: SearchFolder, descriptio
         home=folder.path.absolute(),
         threads=threads,
     )
+    pool = ray.remote(HostPool).options(num_cpus=0).remote(hosts, config.max_failures + 1)
     try:
         history.add({"event": "started" if not history.results else "resumed", "hosts": groups, "resources": resources})
-        free = Queue(actor_options={"num_cpus": 0})
-        for group in hosts:
-            free.put(group)
-        _watch(_tuner(job, config, folder, history, starts, free).fit, history, on_line)
+        _watch(_tuner(job, config, folder, history, starts, pool, at_a_time=groups).fit, history, on_line)
     finally:
+        ray.kill(pool)
         remove_hosts(hosts)
     return _finish(job, folder, history, description, on_line)
 
@@ -110,7 +109,14 @@ def _starts(job: TrainJob, config: SearchConfig, history: History) -> dict[int, 
 
 
 def _tuner(
-    job: TrainJob, config: SearchConfig, folder: SearchFolder, history: History, starts: dict[int, Start], hosts: Queue
+    job: TrainJob,
+    config: SearchConfig,
+    folder: SearchFolder,
+    history: History,
+    starts: dict[int, Start],
+    hosts: ActorHandle,
+    *,
+    at_a_time: int,
 ) -> tune.Tuner:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the history is written instead
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints whatever the verbosity is
@@ -122,7 +128,6 @@ def _tuner(
         home=folder.path.absolute(),
         starts=starts,
         hosts=hosts,
-        tries=config.max_failures + 1,
         keeps_on=pbt,
     )
     return tune.Tuner(
@@ -134,7 +139,7 @@ def _tuner(
             search_alg=BasicVariantGenerator(
                 points_to_evaluate=[{**start.settings, MEMBER: member} for member, start in starts.items()],
                 # Trials of pbt are all alive at once and wait for hosts; others come one after the other.
-                max_concurrent=0 if pbt else hosts.qsize(),
+                max_concurrent=0 if pbt else at_a_time,
             ),
             reuse_actors=True,
         ),
@@ -202,7 +207,8 @@ def _tell(history: History, told: int, on_line: OnLine) -> int:
 
 def _finish(job: TrainJob, folder: SearchFolder, history: History, description: Mapping[str, Any], on_line: OnLine) -> Line:
     winner = history.best
-    if winner is None:
+    dropped = {line["member"] for line in history.of("dropped")}
+    if winner is None or dropped == {line["member"] for line in history.of("member")}:
         errors = [line["error"] for line in history.of("result", "dropped") if line["error"]]
         raise WorkFailedError(f"training failed in every member: {errors[0] if errors else 'no result'}; see {folder.path}")
     write_lineage(history)

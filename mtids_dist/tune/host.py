@@ -6,6 +6,7 @@ processes that import torch and DeepSpeed; a host has them, and builds only the 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -88,31 +89,62 @@ class HostGroup:
     ranks: tuple[ActorHandle, ...]
     placement: PlacementGroup
 
-    def train(self, assignment: Assignment, *, tries: int) -> dict[str, Any]:
-        """The history's line of the generation; if training failed, a line that says why.
+    async def train(self, assignment: Assignment) -> dict[str, Any]:
+        """The history's line of the generation.
 
-        :param tries: how often it is begun when a process is lost.
+        :raises RayError: a process was lost, or training failed.
         """
-        line, lost = self._try(assignment)
-        while lost and (tries := tries - 1):
-            line, lost = self._try(assignment)
-        return line
+        prepared = self.ranks[0].prepare.remote(assignment, len(self.ranks))
+        lines = await asyncio.gather(*(host.train.remote(prepared, rank) for rank, host in enumerate(self.ranks)))
+        return dict(lines[0])
 
-    def _try(self, assignment: Assignment) -> tuple[dict[str, Any], bool]:
-        """The line, and whether it failed because a process was lost."""
-        try:
-            prepared = self.ranks[0].prepare.remote(assignment, len(self.ranks))
-            lines = ray.get([host.train.remote(prepared, rank) for rank, host in enumerate(self.ranks)])
-        except RayError as error:
-            logging.getLogger(__name__).warning("%s: %s", assignment.name, error)
-            self._restart()
-            return assignment.failure(_told(error)), isinstance(error, RayActorError)
-        return dict(lines[0]), False
-
-    def _restart(self) -> None:
+    def restart(self) -> None:
         """New processes in the same places: after a failure nothing is known about the old ones."""
         for host in self.ranks:
             ray.kill(host, no_restart=False)
+
+
+class HostPool:
+    """An actor that hands assignments to the next free group, and has them back whatever becomes of who asked."""
+
+    def __init__(self, groups: list[HostGroup], tries: int) -> None:
+        self._free: asyncio.Queue[HostGroup] = asyncio.Queue()
+        for group in groups:
+            self._free.put_nowait(group)
+        self._tries = tries
+        self._running: dict[str, asyncio.Task[dict[str, Any]]] = {}
+
+    async def train(self, assignment: Assignment) -> dict[str, Any]:
+        """The history's line of the generation; if training failed, one that says why.
+
+        A member whose process is lost asks again for what is still being trained for it.
+        """
+        if assignment.name not in self._running:
+            self._running[assignment.name] = asyncio.ensure_future(self._train(assignment))
+        try:
+            return await asyncio.shield(self._running[assignment.name])
+        finally:
+            self._running.pop(assignment.name, None)
+
+    async def _train(self, assignment: Assignment) -> dict[str, Any]:
+        group = await self._free.get()
+        try:
+            line, lost = await self._try(group, assignment)
+            for _ in range(self._tries - 1):
+                if lost:
+                    line, lost = await self._try(group, assignment)
+        finally:
+            self._free.put_nowait(group)
+        return line
+
+    async def _try(self, group: HostGroup, assignment: Assignment) -> tuple[dict[str, Any], bool]:
+        """The line, and whether it failed because a process was lost."""
+        try:
+            return await group.train(assignment), False
+        except RayError as error:
+            logging.getLogger(__name__).warning("%s: %s", assignment.name, error)
+            group.restart()
+            return assignment.failure(_told(error)), isinstance(error, RayActorError)
 
 
 def make_hosts(

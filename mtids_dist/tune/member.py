@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
-from ray.util.queue import Queue
+from ray.actor import ActorHandle
 
 from mtids_dist.tune.assignment import Assignment
 from mtids_dist.tune.history import Start
@@ -31,17 +32,16 @@ class Member(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """One step is one generation. A Tune checkpoint is a pointer to the state that the generation left."""
 
     def setup(
-        self, config: Mapping[str, Any], *, home: Path, starts: Mapping[int, Start], hosts: Queue, tries: int, keeps_on: bool
+        self, config: Mapping[str, Any], *, home: Path, starts: Mapping[int, Start], hosts: ActorHandle, keeps_on: bool
     ) -> None:
         """Tune's own.
 
         :param home: the search folder.
         :param starts: what each member goes on with unless Tune has a pointer for it.
-        :param hosts: the host groups that are free.
-        :param tries: how often a generation is begun when a process is lost.
+        :param hosts: the `HostPool`.
         :param keeps_on: whether a member whose training failed may go on: it can copy another one.
         """
-        self._home, self._starts, self._hosts, self._tries, self._keeps_on = home, starts, hosts, tries, keeps_on
+        self._home, self._starts, self._hosts, self._keeps_on = home, starts, hosts, keeps_on
         self._take_up(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
@@ -76,11 +76,7 @@ class Member(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         )
         while (self._home / assignment.name / RESULT).exists():
             assignment = replace(assignment, again=assignment.again + 1)
-        group = self._hosts.get()
-        try:
-            line: dict[str, Any] = group.train(assignment, tries=self._tries)
-        finally:
-            self._hosts.put(group)
+        line: dict[str, Any] = ray.get(self._hosts.train.remote(assignment))
         (self._home / assignment.name).mkdir(parents=True, exist_ok=True)
         (self._home / assignment.name / RESULT).write_text(json.dumps(line, indent=1) + "\n")
         return line

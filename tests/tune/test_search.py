@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,19 @@ def run_search(description: Path) -> tuple[dict[str, Any], SearchFolder, History
 def assert_nothing_is_left() -> None:
     """Every CPU is free again, and no process of the search lives."""
     end = time.monotonic() + 30
-    while ray.available_resources().get("CPU") != CPUS or living("Host", "Member", "RayTrainWorker", "TrainController"):
-        assert time.monotonic() < end, (ray.available_resources(), living("Host", "Member", "RayTrainWorker"))
+    ours = ("ray::Host", "ray::Member", "ray::RayTrainWorker", "ray::TrainController", "ray::SplitCoordinator")
+    while ray.available_resources().get("CPU") != CPUS or processes(*ours):
+        assert time.monotonic() < end, (ray.available_resources(), processes(*ours))
         time.sleep(0.2)
 
 
-def living(*actors: str) -> list[str]:
+def processes(*titles: str) -> list[psutil.Process]:
+    """Ray's processes that are called so."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        try:
-            title = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        found += [title for actor in actors if title.startswith(f"ray::{actor}")]
+        with suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(titles):
+                found.append(process)
     return found
 
 
@@ -77,12 +78,14 @@ def shrunk(event: dict[str, Any]) -> bool:
 def test_a_population_copies_resizes_and_leaves_nothing_behind(two_cpus: None, store: Path, tmp_path: Path) -> None:
     # Everybody begins with few experts, so that copies grow; half of the population copies, so that there are many.
     initial = [{"model.shared_experts": count, "model.task_experts": 1} for count in (1, 2, 1, 2)]
-    description = write_search(tmp_path / "search.yaml", store, initial=initial, quantile=0.5)
+    limit = 6000
+    description = write_search(tmp_path / "search.yaml", store, initial=initial, quantile=0.5, max_parameters=limit)
     winner, folder, history = run_search(description)
     assert_nothing_is_left()
 
     results = history.results
     assert sorted((line["generation"], line["member"]) for line in results) == [(g, m) for g in range(1, 6) for m in range(4)]
+    assert max(line["parameters"] for line in results) <= limit
     assert winner["score"] == min(line["score"] for line in results)
     assert winner["score"] < min(line["score"] for line in results if line["generation"] == 1)
 
@@ -175,11 +178,9 @@ def test_a_host_that_is_killed_comes_back(two_cpus: None, store: Path, tmp_path:
 
     def kill_a_host(line: dict[str, Any]) -> None:
         if line["event"] == "result" and not killed:
-            for process in psutil.Process().children(recursive=True):
-                if " ".join(process.cmdline()).startswith("ray::Host.train"):
-                    process.kill()
-                    killed.append(process.pid)
-                    return
+            for process in processes("ray::Host.train")[:1]:
+                process.kill()
+                killed.append(process.pid)
 
     description = write_search(tmp_path / "search.yaml", store, epochs=3)
     config, folder = load_search(description)
@@ -187,6 +188,27 @@ def test_a_host_that_is_killed_comes_back(two_cpus: None, store: Path, tmp_path:
     assert killed
     history = History.open(folder.history)
     assert [line["error"] for line in history.results] == [None] * 12
+    assert_nothing_is_left()
+
+
+def test_a_member_whose_process_is_lost_too_often_is_dropped_and_named(two_cpus: None, store: Path, tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+
+    def kill_a_member(line: dict[str, Any]) -> None:
+        told.append(line)
+        if line["event"] == "closed" and line["generation"] == 1:
+            end = time.monotonic() + LIMIT_S
+            while not (waiting := processes("ray::Member.train")):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            waiting[0].kill()
+
+    description = write_search(tmp_path / "search.yaml", store, epochs=3, members=3, max_failures=0)
+    config, folder = load_search(description)
+    search(config.job(), config.tune, folder, config.resolved(), on_line=kill_a_member)
+    (dropped,) = [line for line in told if line["event"] == "dropped"]
+    last = [line["member"] for line in told if line["event"] == "result" and line["generation"] == 3]
+    assert sorted([*last, dropped["member"]]) == [0, 1, 2]
     assert_nothing_is_left()
 
 
