@@ -127,7 +127,7 @@ def train(run: Run, overrides: Overrides = None, address: Address = None) -> Non
 
 
 @app.command(epilog=_epilog("mtids-dist tune configs/tune-demo.yaml --set tune.members=6"))
-def tune(run: Run, overrides: Overrides = None, address: Address = None) -> None:
+def tune(run: Run, overrides: Overrides = None, address: Address = None, as_json: AsJson = False) -> None:
     """Search expert counts and other settings, or go on with an interrupted search. The winner is RUN/best, a run folder."""
     from mtids_dist.config import load_run
     from mtids_dist.console import SearchDisplay
@@ -149,8 +149,10 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None) -> None
         say(f"{config.run} has finished; for another search: --set run=FOLDER")
         return
     with ray_session(address, workers=workers), SearchDisplay(config.tune.budget) as display:
-        search(config.job(), config.tune, folder, config.resolved(), on_line=display)
+        winner = search(config.job(), config.tune, folder, config.resolved(), on_line=display)
     say(f"winner: {folder.best.path}; lineage: {write_report(folder.path)}")
+    if as_json:
+        typer.echo(json.dumps(winner, indent=1))
 
 
 @app.command(epilog=_epilog("mtids-dist evaluate runs/demo/run runs/demo/store --split test"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from rich.live import Live
@@ -27,6 +28,7 @@ class SearchDisplay:
         self._bar = self._bars.add_task("search", total=budget)
         self._last: dict[int, Mapping[str, Any]] = {}
         self._trained = 0
+        self._failures: list[str] = []
 
     def __enter__(self) -> SearchDisplay:
         if console.is_terminal:
@@ -42,15 +44,15 @@ class SearchDisplay:
         """Takes up one line."""
         event = line["event"]
         if event in ("started", "resumed"):
-            say(f"{event}: {line['hosts']} member(s) train at a time, {_resources(line['resources'])} a rank")
+            self._trained = line["trained"]
+            seed, hosts = line["seed"], line["hosts"]
+            say(f"{event} (seed {seed}): {hosts} member(s) train at a time, {_resources(line['resources'])} a rank")
         elif event == "result":
             self._take_result(line)
         elif event == "dropped":
-            say(f"member {line['member']} was dropped: {line['error']}")
+            self._tell_failure(line)
         elif event == "finished":
-            best = line["winner"]
-            say(f"best: member {best['member']} after generation {best['generation']}, loss {number(best['score'])}"
-                f" ({_counts(best['counts'])})")  # fmt: skip
+            self._tell_end(line)
         if self._live is not None:
             self._bars.update(self._bar, completed=self._trained)
             self._live.update(self._table())
@@ -58,8 +60,25 @@ class SearchDisplay:
     def _take_result(self, line: Mapping[str, Any]) -> None:
         self._last[line["member"]] = line
         self._trained += 1
-        if line["error"] is not None or self._live is None:
+        if line["error"] is not None:
+            self._tell_failure(line)
+        elif self._live is None:
             say(_result_text(line))
+
+    def _tell_failure(self, line: Mapping[str, Any]) -> None:
+        what = "was dropped" if line["event"] == "dropped" else "failed"
+        text = f"member {line['member']} {what} in generation {line['generation']}: {line['error']}"
+        self._failures.append(text)
+        say(text)
+
+    def _tell_end(self, line: Mapping[str, Any]) -> None:
+        best, pauses = line["winner"], line["pauses_s"]
+        loss = number(best["score"])
+        say(f"best: member {best['member']} after generation {best['generation']}, loss {loss} ({_counts(best['counts'])})")
+        if pauses:
+            say(f"from a generation's end to the next step: median {median(pauses):.1f} s, longest {max(pauses):.1f} s")
+        if self._failures:
+            say(f"{len(self._failures)} failure(s): " + "; ".join(self._failures))
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -75,10 +94,7 @@ class SearchDisplay:
 
 
 def _result_text(line: Mapping[str, Any]) -> str:
-    head = f"generation {line['generation']} member {line['member']}: "
-    if line["error"] is not None:
-        return f"{head}failed: {line['error']}"
-    text = f"{head}loss {number(line['score'])} ({_counts(line['counts'])})"
+    text = f"generation {line['generation']} member {line['member']}: loss {number(line['score'])} ({_counts(line['counts'])})"
     if line["loss_before"] is not None:
         text += f"; copied member {line['start']['member']}: loss {number(line['loss_before'])} -> {number(line['loss_after'])}"
     return text + (f"; refused: {line['refused']}" if line["refused"] else "")

@@ -21,6 +21,8 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.log_every",
     "train.max_failures",
+    "tune.concurrent",
+    "tune.max_failures",
 )
 """Settings that a resumed run may have otherwise: they do not change what has been learned so far."""
 

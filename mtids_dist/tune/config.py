@@ -126,6 +126,11 @@ class SearchConfig(Settings):
         return self
 
     @property
+    def compares_generations(self) -> bool:
+        """Whether all members are compared after the same generation."""
+        return self.scheduler is Scheduler.PBT and self.synchronous
+
+    @property
     def budget(self) -> int:
         """Generations that may be trained, over all members."""
         return self.members * self.generations

@@ -26,6 +26,7 @@ from mtids_dist.tune.history import History, Line, Replay, Start
 from mtids_dist.tune.host import HostPool, make_hosts, remove_hosts
 from mtids_dist.tune.lineage import write_lineage
 from mtids_dist.tune.member import MEMBER, Member
+from mtids_dist.tune.pauses import pauses_s
 from mtids_dist.tune.schedulers import make_scheduler
 from mtids_dist.tune.space import check_space, first_points, job_at, limits
 from mtids_dist.tune.winner import export_winner
@@ -62,12 +63,13 @@ def search(job: TrainJob, config: SearchConfig, folder: SearchFolder, descriptio
     )
     pool = ray.remote(HostPool).options(num_cpus=0).remote(hosts, config.max_failures + 1)
     try:
-        history.add({"event": "started" if not history.results else "resumed", "hosts": groups, "resources": resources})
+        event, trained = "resumed" if history.results else "started", len(history.results)
+        history.add({"event": event, "trained": trained, "hosts": groups, "resources": resources, "seed": job.seed})
         _watch(_tuner(job, config, folder, history, starts, pool, at_a_time=groups).fit, history, on_line)
     finally:
         ray.kill(pool)
         remove_hosts(hosts)
-    return _finish(job, folder, history, description, on_line)
+    return _finish(job, config, folder, history, description, on_line)
 
 
 OnLine = Callable[[Line], None]
@@ -103,9 +105,9 @@ def _starts(job: TrainJob, config: SearchConfig, history: History) -> dict[int, 
         number = config.budget if config.scheduler is Scheduler.ASHA else config.members
         points = first_points(job, config, number=number)
         history.add(*({"event": "member", "member": i, "settings": point} for i, point in enumerate(points)))
-    if config.scheduler is not Scheduler.PBT:
-        return history.starts(Replay.ALL)
-    return history.starts(Replay.OPEN if config.synchronous else Replay.NONE)
+    if config.compares_generations:
+        return history.starts(Replay.OPEN)
+    return history.starts(Replay.NONE if config.scheduler is Scheduler.PBT else Replay.ALL)
 
 
 def _tuner(
@@ -205,7 +207,9 @@ def _tell(history: History, told: int, on_line: OnLine) -> int:
     return told + len(lines)
 
 
-def _finish(job: TrainJob, folder: SearchFolder, history: History, description: Mapping[str, Any], on_line: OnLine) -> Line:
+def _finish(
+    job: TrainJob, config: SearchConfig, folder: SearchFolder, history: History, description: Mapping[str, Any], on_line: OnLine
+) -> Line:
     winner = history.best
     dropped = {line["member"] for line in history.of("dropped")}
     if winner is None or dropped == {line["member"] for line in history.of("member")}:
@@ -214,7 +218,7 @@ def _finish(job: TrainJob, folder: SearchFolder, history: History, description: 
     write_lineage(history)
     export_winner(folder, history, winner, job_at(job, winner["settings"]), description)
     finished = {key: winner[key] for key in ("member", "generation", "score", "settings", "counts")}
-    history.add({"event": "finished", "winner": finished})
+    history.add({"event": "finished", "winner": finished, "pauses_s": pauses_s(history) if config.compares_generations else []})
     on_line(history.lines[-1])
     shutil.rmtree(folder.tune, ignore_errors=True)
     return winner
