@@ -45,6 +45,24 @@ class GateRows(nn.Module):
         return nn.functional.linear(q_BQ, self.weight) / self.temperature + self.bias
 
 
+class ExpertRows(GateRows):
+    """Rows that choose experts: `log_share` [rows] is added, and not learned.
+
+    It is -log c where an expert was split into c copies; so weight decay treats a copy's bias as it would have treated the
+    original's.
+    """
+
+    log_share: Tensor
+
+    def __init__(self, rows: int, context: int, temperature: float) -> None:
+        super().__init__(rows, context, temperature)
+        self.register_buffer("log_share", torch.zeros(rows))
+
+    def forward(self, q_BQ: Tensor) -> Tensor:
+        """One logit per expert, [B, rows]."""
+        return super().forward(q_BQ) + self.log_share
+
+
 def top_k_softmax(logits_BE: Tensor, k: int | None) -> Tensor:
     """Softmax over the k largest logits of a row, 0 elsewhere; over all of them if k is None or not below E."""
     if k is not None and k < logits_BE.shape[1]:
@@ -78,8 +96,8 @@ class Gate(nn.Module):
     ) -> None:
         super().__init__()
         both = num_shared > 0 and num_private > 0
-        self.shared = GateRows(num_shared, context, expert_temperature) if num_shared else None
-        self.private = GateRows(num_private, context, expert_temperature) if num_private else None
+        self.shared = ExpertRows(num_shared, context, expert_temperature) if num_shared else None
+        self.private = ExpertRows(num_private, context, expert_temperature) if num_private else None
         self.branch = GateRows(2, context, branch_temperature) if both and not tied else None
         self.top_k = top_k
 

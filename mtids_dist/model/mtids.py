@@ -30,7 +30,8 @@ class MTIDS(nn.Module):
 
     Parameters are named `trunk.*`, `shared_experts.<m>.*` (these two are shared) and `task_experts.<task>.<j>.*`,
     `adaptors.<task>.*`, `gating.<task>.{branch,shared,private}.{weight,bias}`, `heads.<task>.*` (of one task each).
-    An expert's gate row is row m of `gating.<task>.shared` in every task, or row j of its task's `gating.<task>.private`.
+    An expert's gate row is row m of `gating.<task>.shared` in every task, or row j of its task's `gating.<task>.private`;
+    beside each bias lies a buffer `log_share`.
 
     :param tasks: name -> number of classes.
     :param settings: those of `ModelConfig`.

@@ -81,7 +81,7 @@ class OutputChange:
         return self._outputs[key]
 
     def _gates(self, plan: ResizePlan) -> dict[str, GateUse]:
-        old = {f"gating.{name}": value for name, value in self.model.gating.named_parameters()}
+        old = {f"gating.{name}": value for name, value in self.model.gating.state_dict().items()}
         new = plan.apply_to_weights(old)
         return {task: self._gate(plan, task, new)(context) for task, context in self.contexts.items()}
 

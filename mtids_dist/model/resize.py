@@ -22,6 +22,9 @@ from mtids_dist.model.resize_plan import SHARED, Branch, Origin, ResizePlan, unc
 
 Counts = dict[str | None, int]
 
+SAME_CHANGE = 1e-7
+"""Changes of class probabilities that differ by less differ by rounding."""
+
 
 def plan_resize(
     model: MTIDS,
@@ -50,7 +53,11 @@ def plan_resize(
     measure = None if sample is None else OutputChange.of(model, sample)
     for branch, count in wanted.items():
         while (have := len(plan.branch(branch))) != count:
-            plan = _grown(model, plan, branch, measure) if have < count else _shrunk(plan, branch, measure)
+            if have < count:
+                plan = _grown(model, plan, branch, measure)
+            else:
+                assert measure is not None
+                plan = _shrunk(plan, branch, measure)
     return replace(plan, change=None if measure is None else measure.by(plan))
 
 
@@ -83,21 +90,20 @@ def _grown(model: MTIDS, plan: ResizePlan, branch: str | None, measure: OutputCh
     return candidates[max(origins, key=use_a_copy).sources]
 
 
-def _shrunk(plan: ResizePlan, branch: str | None, measure: OutputChange | None) -> ResizePlan:
-    """One expert less."""
-    assert measure is not None
-    origins = plan.branch(branch)
-    use = measure.use[branch]
-    return min((_replaced(plan, branch, smaller) for smaller in _smaller(origins, use)), key=measure.by)
+def _shrunk(plan: ResizePlan, branch: str | None, measure: OutputChange) -> ResizePlan:
+    """One expert less. Of equals the first, a merge: it keeps what both have learned, and their moments."""
+    ways = [_replaced(plan, branch, smaller) for smaller in _smaller(plan.branch(branch), measure.use[branch])]
+    changes = [measure.by(way) for way in ways]
+    return next(way for way, change in zip(ways, changes, strict=True) if change <= min(changes) + SAME_CHANGE)
 
 
 def _smaller(origins: Branch, use_E: Tensor) -> Iterator[Branch]:
-    """Every way to give up one expert: drop it, or merge it into another one, by their use."""
-    for index in range(len(origins)):
-        yield origins[:index] + origins[index + 1 :]
+    """Every way to give up one expert: merge it into another one, by their use, or drop it."""
     for a, b in combinations(range(len(origins)), 2):
         merged = _merged(origins[a], origins[b], use_E)
         yield (*origins[:a], merged, *origins[a + 1 : b], *origins[b + 1 :])
+    for index in range(len(origins)):
+        yield origins[:index] + origins[index + 1 :]
 
 
 def _merged(a: Origin, b: Origin, use_E: Tensor) -> Origin:

@@ -1,10 +1,10 @@
 """A change of expert counts: where each new expert comes from, and what that makes of weights and of Adam's moments.
 
-An expert that is split into c copies hands each of them its weights, its gate row and its gate bias less log c, so the
-gate gives the copies together what it gave the one. Each copy then receives 1/c of the gradient: with exp_avg / c and
-exp_avg_sq / c^2 Adam moves it as it would have moved the original, but for Adam's epsilon, which smaller moments feel
-sooner. Experts that are merged become their weighted mean with the logsumexp of their gate biases; moments add up, which
-undoes a split exactly.
+An expert that is split into c copies hands each of them its weights, its gate row and its gate bias, and log c less in the
+gate's `log_share`, so the gate gives the copies together what it gave the one. Each copy then receives 1/c of the gradient:
+with exp_avg / c and exp_avg_sq / c^2 Adam moves it as it would have moved the original, but for Adam's epsilon, which
+smaller moments feel sooner. Experts that are merged become their weighted mean, with the logsumexp of what stands outside
+the temperature; moments add up, which undoes a split exactly.
 
 Shape suffix: S sources of one new expert.
 """
@@ -86,7 +86,13 @@ class ResizePlan:
     def apply_to_weights(self, weights: Mapping[str, Tensor], *, noise: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
         """Weights by parameter name, for the new counts; see `apply`."""
         generator = torch.Generator().manual_seed(seed)
-        taken = dict(self._taken(weights, _mean, _log_of_sum))
+        taken = dict(self._taken(weights, _mean))
+        for task in self.private:
+            for rows, branch in (("shared", self.shared), ("private", self.private[task])):
+                prefix = f"gating.{task}.{rows}"
+                if f"{prefix}.bias" in weights:
+                    bias, log_share = weights[f"{prefix}.bias"], weights[f"{prefix}.log_share"]
+                    taken[f"{prefix}.bias"], taken[f"{prefix}.log_share"] = _offsets(bias, log_share, branch)
         return {name: self._with_noise(name, value, noise, generator) for name, value in taken.items()}
 
     def apply_to_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
@@ -99,12 +105,12 @@ class ResizePlan:
         for kind in kinds:
             combine = _MOMENTS.get(kind, _first)
             of_kind = {name: state[kind] for name, state in moments.items() if kind in state}
-            for name, value in self._taken(of_kind, combine, combine):
+            for name, value in self._taken(of_kind, combine):
                 found.setdefault(name, {})[kind] = value
         return found
 
-    def _taken(self, values: Mapping[str, Tensor], combine: Combine, combine_bias: Combine) -> Iterator[tuple[str, Tensor]]:
-        """Every value under its new name; gate biases have a rule of their own."""
+    def _taken(self, values: Mapping[str, Tensor], combine: Combine) -> Iterator[tuple[str, Tensor]]:
+        """Every value under its new name."""
         for name, value in values.items():
             part, *path = name.split(".")
             if part == "shared_experts":
@@ -113,9 +119,8 @@ class ResizePlan:
                 yield from self._experts(self.private[path[0]], f"{part}.{path[0]}", path[1:], values, combine)
             elif part == "gating" and path[1] in ("shared", "private"):
                 branch = self.shared if path[1] == "shared" else self.private[path[0]]
-                rule = combine_bias if path[2] == "bias" else combine
                 # A scalar (a step count) has no rows, and belongs to the whole gate.
-                yield name, value if value.dim() == 0 else torch.stack([rule(value[list(o.sources)], o) for o in branch])
+                yield name, value if value.dim() == 0 else torch.stack([combine(value[list(o.sources)], o) for o in branch])
             else:
                 yield name, value
 
@@ -155,8 +160,15 @@ def _mean(values_S: Tensor, origin: Origin) -> Tensor:
     return mean
 
 
-def _log_of_sum(values_S: Tensor, origin: Origin) -> Tensor:
-    return values_S.logsumexp(dim=0) - math.log(origin.copies)
+def _offsets(bias_E: Tensor, log_share_E: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+    """Biases and log shares for the new experts: together the logsumexp of the sources', less log of the copies."""
+    biases, shares = [], []
+    for origin in branch:
+        sources = list(origin.sources)
+        share = log_share_E[sources].logsumexp(dim=0)
+        biases.append((bias_E + log_share_E)[sources].logsumexp(dim=0) - share)
+        shares.append(share - math.log(origin.copies))
+    return torch.stack(biases), torch.stack(shares)
 
 
 def _sum(values_S: Tensor, origin: Origin) -> Tensor:

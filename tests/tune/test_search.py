@@ -51,7 +51,7 @@ def run_search(description: Path) -> tuple[dict[str, Any], SearchFolder, History
 def assert_nothing_is_left() -> None:
     """Every CPU is free again, and no process of the search lives."""
     end = time.monotonic() + 30
-    ours = ("ray::Host", "ray::Member", "ray::RayTrainWorker", "ray::TrainController", "ray::SplitCoordinator")
+    ours = ("ray::Host", "ray::ResourceTrainable", "ray::RayTrainWorker", "ray::TrainController", "ray::SplitCoordinator")
     while ray.available_resources().get("CPU") != CPUS or processes(*ours):
         assert time.monotonic() < end, (ray.available_resources(), processes(*ours))
         time.sleep(0.2)
@@ -198,7 +198,7 @@ def test_a_member_whose_process_is_lost_too_often_is_dropped_and_named(two_cpus:
         told.append(line)
         if line["event"] == "closed" and line["generation"] == 1:
             end = time.monotonic() + LIMIT_S
-            while not (waiting := processes("ray::Member.train")):
+            while not (waiting := processes("ray::ResourceTrainable.train")):
                 assert time.monotonic() < end
                 time.sleep(0.02)
             waiting[0].kill()
