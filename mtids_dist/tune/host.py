@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from mtids_dist.train import TrainJob
     from mtids_dist.tune.config import SearchConfig
     from mtids_dist.tune.generation import Beginning
+
+RESTART_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,9 @@ class Host:
         self._job, self._search, self._home, self._threads = job, search, home, threads
         import_all()
 
-    def ready(self) -> None:
-        """Returns once this process is up."""
+    def process_id(self) -> int:
+        """Says which process this is, once it is up."""
+        return os.getpid()
 
     def prepare(self, assignment: Assignment, world_size: int) -> Prepared:
         """Lays out the generation's folder, the state to begin with, and each rank's part of the data."""
@@ -82,12 +87,13 @@ class Host:
         return result_of(assignment, beginning, self._home, began_s=prepared.began_s) if rank == 0 else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class HostGroup:
-    """The hosts that train one member together, one a rank."""
+    """The hosts that train one member together, one a rank, and the processes that they are now."""
 
     ranks: tuple[ActorHandle, ...]
     placement: PlacementGroup
+    process_ids: tuple[int, ...] = ()
 
     async def train(self, assignment: Assignment) -> dict[str, Any]:
         """The history's line of the generation.
@@ -98,10 +104,21 @@ class HostGroup:
         lines = await asyncio.gather(*(host.train.remote(prepared, rank) for rank, host in enumerate(self.ranks)))
         return dict(lines[0])
 
-    def restart(self) -> None:
+    async def restart(self) -> None:
         """New processes in the same places: after a failure nothing is known about the old ones."""
         for host in self.ranks:
             ray.kill(host, no_restart=False)
+        new = [_another_process(host, old) for host, old in zip(self.ranks, self.process_ids, strict=True)]
+        self.process_ids = tuple(await asyncio.gather(*new))
+
+
+async def _another_process(host: ActorHandle, old: int) -> int:
+    """Waits until the host is another process than `old`: Ray kills it some time after it is asked to."""
+    while True:
+        with suppress(RayActorError):
+            if (found := await host.process_id.remote()) != old:
+                return int(found)
+        await asyncio.sleep(RESTART_POLL_S)
 
 
 class HostPool:
@@ -143,7 +160,7 @@ class HostPool:
             return await group.train(assignment), False
         except RayError as error:
             logging.getLogger(__name__).warning("%s: %s", assignment.name, error)
-            group.restart()
+            await group.restart()
             return assignment.failure(_told(error)), isinstance(error, RayActorError)
 
 
@@ -169,7 +186,8 @@ def make_hosts(
         )
         for placement in placements
     ]
-    ray.get([host.ready.remote() for group in made for host in group.ranks])
+    for group in made:
+        group.process_ids = tuple(ray.get([host.process_id.remote() for host in group.ranks]))
     return made
 
 

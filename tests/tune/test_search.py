@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import ray
 from tiny import make_store
 from tiny_search import SPACE, load_search, write_search
 
+from mtids_dist.config import load_run
 from mtids_dist.errors import InputError, WorkFailedError
 from mtids_dist.train import read_lines
 from mtids_dist.trained import open_trained
@@ -78,8 +80,10 @@ def shrunk(event: dict[str, Any]) -> bool:
 def test_a_population_copies_resizes_and_leaves_nothing_behind(two_cpus: None, store: Path, tmp_path: Path) -> None:
     # Everybody begins with few experts, so that copies grow; half of the population copies, so that there are many.
     initial = [{"model.shared_experts": count, "model.task_experts": 1} for count in (1, 2, 1, 2)]
-    limit = 6000
-    description = write_search(tmp_path / "search.yaml", store, initial=initial, quantile=0.5, max_parameters=limit)
+    description = write_search(tmp_path / "search.yaml", store, initial=initial, quantile=0.5)
+    config = load_run(description)
+    limit = replace(config.model, shared_experts=3, task_experts=2).num_params(config.num_classes).total
+    write_search(description, store, initial=initial, quantile=0.5, max_parameters=limit)
     winner, folder, history = run_search(description)
     assert_nothing_is_left()
 
@@ -164,6 +168,7 @@ def test_members_that_fail_are_replaced_and_named(two_cpus: None, store: Path, t
     config, folder = load_search(description)
     winner = search(config.job(), config.tune, folder, config.resolved(), on_line=told.append)
     failed = [line for line in told if line["event"] == "result" and line["error"]]
+    print([(line["member"], line["generation"], line["error"]) for line in failed])
     assert [(line["member"], line["generation"]) for line in failed] == [(0, 1)]
     assert "gradient" in failed[0]["error"] or "finite" in failed[0]["error"]
     replaced = [line for line in told if line["event"] == "result" and (line["member"], line["generation"]) == (0, 2)]
