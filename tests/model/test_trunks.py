@@ -33,7 +33,7 @@ def test_only_group_norm_normalises(model: MTIDS) -> None:
     norms = [module for module in model.modules() if "Norm" in type(module).__name__]
     assert norms
     assert all(isinstance(module, nn.GroupNorm) for module in norms)
-    assert not list(model.buffers())
+    assert not [name for name, _ in model.named_buffers() if not name.endswith("log_share")], "no running statistics"
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3])

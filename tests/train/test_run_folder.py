@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtids_dist.errors import InputError
-from mtids_dist.train import RunFolder, open_run
+from mtids_dist.train import MetricsLog, RunFolder, open_run
 
 DESCRIPTION = {"seed": 1, "model": {"shared_experts": 2}, "train": {"epochs": 3, "scale": {"workers": 2}}}
 
@@ -17,7 +17,10 @@ def test_a_run_is_begun_and_gone_on_with(tmp_path: Path) -> None:
     assert not open_run(folder, DESCRIPTION)
     assert not open_run(folder, DESCRIPTION)
     folder.weights.touch()
-    assert open_run(folder, DESCRIPTION), "trained weights mean it has finished"
+    assert not open_run(folder, DESCRIPTION), "weights alone do not say for how many epochs they were trained"
+    MetricsLog(folder.metrics).append("event", event="finished", step=30, epoch=3)
+    assert open_run(folder, DESCRIPTION)
+    assert not open_run(folder, {**DESCRIPTION, "train": {"epochs": 4, "scale": {"workers": 2}}}), "it is given more epochs"
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
