@@ -261,8 +261,8 @@ def test_noise_tells_copies_apart_and_touches_nothing_else() -> None:
     model, crops = random_model(19, shared_experts=2, task_experts=1), random_crops(20)
     plan = plan_resize(model, shared_experts=3)
     noisy, same, other = (plan.apply(model, noise=0.01, seed=seed) for seed in (1, 1, 2))
-    weights = [expert.block.conv.weight for expert in noisy.shared_experts]
-    old = [expert.block.conv.weight for expert in model.shared_experts]
+    weights = [expert.block.conv.weight.detach() for expert in noisy.shared_experts]
+    old = [expert.block.conv.weight.detach() for expert in model.shared_experts]
     copies = [i for i, origin in enumerate(plan.shared) if origin.copies == 2]
     (alone,) = {0, 1, 2} - set(copies)
     assert not torch.equal(weights[copies[0]], weights[copies[1]])
