@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtids_dist.errors import InputError
+from mtids_dist.report.files import parse, read_object, read_text
 
 Line = Mapping[str, Any]
 
@@ -74,10 +74,10 @@ def read_run(path: Path) -> RunFolder:
         steps=_of_kind(lines, "step"),
         validations=_of_kind(lines, "validation"),
         events=tuple(line for line in lines if line.get("kind") == "event"),
-        evaluation=_read_object(path / EVALUATION, ("tasks",)) if there[EVALUATION] else None,
+        evaluation=read_object(path / EVALUATION, ("tasks",)) if there[EVALUATION] else None,
         predictions=_read_table(path / PREDICTIONS) if there[PREDICTIONS] else None,
-        description=(path / DESCRIPTION).read_text(encoding="utf-8", errors="replace") if there[DESCRIPTION] else "",
-        versions=_read_object(path / VERSIONS) if there[VERSIONS] else {},
+        description=read_text(path / DESCRIPTION) if there[DESCRIPTION] else "",
+        versions=read_object(path / VERSIONS) if there[VERSIONS] else {},
         missing=tuple(missing),
     )
 
@@ -91,28 +91,13 @@ def _of_kind(lines: list[Line], kind: str) -> tuple[Line, ...]:
 def _read_lines(path: Path) -> tuple[list[Line], int]:
     lines: list[Line] = []
     broken = 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        line = _parse(text)
+    for text in read_text(path).splitlines():
+        line = parse(text)
         if isinstance(line, dict):
             lines.append(line)
         else:
             broken += 1
     return lines, broken
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None
-
-
-def _read_object(path: Path, required: tuple[str, ...] = ()) -> dict[str, Any]:
-    value = _parse(path.read_text(encoding="utf-8", errors="replace"))
-    if not isinstance(value, dict) or any(key not in value for key in required):
-        wanted = f"a JSON object{' with ' + ', '.join(required) if required else ''}"
-        raise InputError("this file can't be read", where=str(path), allowed=wanted)
-    return value
 
 
 def _read_table(path: Path) -> pa.Table:

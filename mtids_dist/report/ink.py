@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 
 from markupsafe import Markup
 from matplotlib import rc_context
@@ -16,10 +16,13 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colour-blind-safe palette without its yellow, which fades on white. Each stands for a CSS variable of the page.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-INK, FAINT = "#010203", "#0a0b0c"
-"""Stand-ins for the page's text colour and for its lines; both only ever appear as CSS variables."""
+INK, SOFT, FAINT, PAPER = "#1c2430", "#5b6675", "#d5dae1", "#f7f8fa"
+"""The page's text, secondary text, lines and ground in light mode: right as they are in a PNG, CSS variables in the page."""
 
-_VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)", **{c: f"var(--c{i})" for i, c in enumerate(PALETTE)}}
+_VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", FAINT: "var(--line)", PAPER: "var(--card)"} | {
+    colour: f"var(--c{i})" for i, colour in enumerate(PALETTE)
+}
+_PNG_DPI = 150
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -48,6 +51,9 @@ _STYLE = {
 }
 
 
+Paint = Callable[[Axes], None]
+
+
 @dataclass(frozen=True)
 class Picture:
     """One chart of the page: SVG, and a caption that says what is seen."""
@@ -57,6 +63,8 @@ class Picture:
     svg: Markup
     wide: bool = False
     """two columns of the page, where it has them"""
+    width_in: float = 0.0
+    """the width that its texts were set for, where it has the page's whole width and is scrolled on a narrower one; else 0"""
 
 
 def colour_of(name: str, names: Sequence[str]) -> str:
@@ -65,13 +73,26 @@ def colour_of(name: str, names: Sequence[str]) -> str:
 
 
 def draw(
-    title: str, caption: str, paint: Callable[[Axes], None], *, size: tuple[float, float] = (3.9, 2.6), wide: bool = False
+    title: str, caption: str, paint: Paint, *, size: tuple[float, float] = (3.9, 2.6), wide: bool = False, whole: bool = False
 ) -> Picture:
-    """Paint one set of axes of `size` inches and keep it as inline SVG."""
+    """Paint one set of axes of `size` inches and keep it as inline SVG; `whole`: it gets the page's whole width."""
     with rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        paint(figure.add_subplot())
-        return Picture(title, caption, _inline_svg(figure, title), wide)
+        svg = _inline_svg(_figure(paint, size), title)
+    return Picture(title, caption, svg, wide, size[0] if whole else 0.0)
+
+
+def draw_png(paint: Paint, *, size: tuple[float, float]) -> bytes:
+    """Paint one set of axes of `size` inches and give it as a PNG on white."""
+    out = BytesIO()
+    with rc_context(_STYLE):
+        _figure(paint, size).savefig(out, format="png", dpi=_PNG_DPI, facecolor="white")
+    return out.getvalue()
+
+
+def _figure(paint: Paint, size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained")
+    paint(figure.add_subplot())
+    return figure
 
 
 def _inline_svg(figure: Figure, title: str) -> Markup:

@@ -3,18 +3,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from fake_run import make_run, make_store, write_log
+from parsed_page import HOSTILE, Page
 
 from mtids_dist.data import Store
 from mtids_dist.errors import InputError
 from mtids_dist.report import write_report
 from mtids_dist.report.curves import _cosine
 from mtids_dist.report.folder import read_run
+from mtids_dist.report.ink import FAINT, INK, PALETTE, PAPER, SOFT
 from mtids_dist.report.montage import montage
 from mtids_dist.stations import MEDIASTINAL
 from mtids_dist.tasks import MTIDS_TASKS, Task
@@ -33,33 +34,6 @@ TITLES = [
     "Throughput",
     "Data wait",
 ]
-HOSTILE = "<script>alert(1)</script>"
-
-
-class Page(HTMLParser):
-    """What a browser would see: tags, attributes that load something, text by tag."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loads: list[str] = []
-        self.ids: list[str] = []
-        self.headings: list[str] = []
-        self.text = ""
-        self._heading = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self._heading = tag == "h3"
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data", "action")]
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self._heading:
-            self.headings.append(data)
-            self._heading = False
 
 
 def _page(run: Path) -> Page:
@@ -125,7 +99,7 @@ def test_pictures_take_their_colours_from_the_page(html: str) -> None:
     svgs = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
     assert "var(--ink)" in svgs
     assert "var(--c0)" in svgs
-    for fixed in ("#010203", "#0a0b0c", "#0072b2", "#000000", "#ffffff;"):
+    for fixed in (INK, SOFT, FAINT, PAPER, PALETTE[0], "#000000", "#ffffff;"):
         assert fixed not in svgs.replace("fill: #ffffff", "")
 
 
