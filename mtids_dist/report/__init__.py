@@ -1,4 +1,4 @@
-"""A run folder as one HTML page."""
+"""A run or search folder as one HTML page."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ INK, SOFT, FAINT, PAPER = "#1c2430", "#5b6675", "#d5dae1", "#f7f8fa"
 _VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", FAINT: "var(--line)", PAPER: "var(--card)"} | {
     colour: f"var(--c{i})" for i, colour in enumerate(PALETTE)
 }
-_PNG_DPI = 150
+_PNG_DPI, _PNG_PIXELS = 150, 60e6
+"""The resolution of a PNG, and what a large one has at most: four bytes each are held in memory while it is drawn."""
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -83,9 +85,9 @@ def draw(
 
 def draw_png(paint: Paint, *, size: tuple[float, float]) -> bytes:
     """Paint one set of axes of `size` inches and give it as a PNG on white."""
-    out = BytesIO()
+    out, dpi = BytesIO(), min(_PNG_DPI, math.sqrt(_PNG_PIXELS / (size[0] * size[1])))
     with rc_context(_STYLE):
-        _figure(paint, size).savefig(out, format="png", dpi=_PNG_DPI, facecolor="white")
+        _figure(paint, size).savefig(out, format="png", dpi=dpi, facecolor="white")
     return out.getvalue()
 
 
