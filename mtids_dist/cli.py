@@ -173,11 +173,11 @@ def evaluate(
 
 
 @app.command(epilog=_epilog("mtids-dist report runs/demo/run"))
-def report(run_dir: Annotated[Path, typer.Argument(help="a run folder", metavar="RUN_DIR")]) -> None:
-    """Draw a run folder as one self-contained page, report.html."""
+def report(folder: Annotated[Path, typer.Argument(help="a run or search folder", metavar="DIR")]) -> None:
+    """Draw a run or search folder as one self-contained page, report.html; a search's lineage lies beside it as lineage.png."""
     from mtids_dist.report import write_report
 
-    say(f"wrote {write_report(run_dir)}")
+    say(f"wrote {write_report(folder)}")
 
 
 @app.command(epilog=_epilog("mtids-dist config configs/demo.yaml --set model.shared_experts=4"))
