@@ -4,7 +4,8 @@
 
 Every search is `mtids-dist tune configs/tune-lidc.yaml` with the overrides below, at the same budget of steps, on the LIDC
 readings with fold 3 held out (one of the two for tuning). Seeds draw the first members, weights, order and copies; all
-lines of a seed begin with the same members. Writes benchmarks/results/tune.json and tune.png.
+lines of a seed begin with the same members. The settings were looked at with seeds 0 and 100. Writes
+benchmarks/results/tune.json and tune.png.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ LINES: dict[str, list[str]] = {
     "ASHA": ["tune.scheduler=asha"],
     "random search": ["tune.scheduler=random"],
 }
-SEEDS = [0, 1, 2]
+SEEDS = [1, 2, 3]
 OF_COPY = ("generation", "loss_before", "loss_after", "score", "change", "counts")
 
 
