@@ -58,12 +58,16 @@ def summary(history: History) -> dict[str, Any]:
         best = min(best, result["score"])
         curve.append([spent, best])
     copies = [r for r in history.results if r["loss_before"] is not None]
+    by_generation: dict[int, list[float]] = {}
+    for result in history.results:
+        by_generation.setdefault(result["generation"], []).append(result["score"])
     winner = history.best
     assert winner is not None
     return {
         "best_loss": winner["score"],
         "steps": spent,
         "curve": curve,
+        "median_by_generation": [median(by_generation[generation]) for generation in sorted(by_generation)],
         "winner": {key: winner[key] for key in ("generation", "member", "settings", "counts")},
         "copies": [{key: copy[key] for key in OF_COPY} for copy in copies],
     }
@@ -73,6 +77,13 @@ def share_of_steps(found: dict[str, Any], other: dict[str, Any]) -> float:
     """After which share of the steps that `other` took to its best loss this search was as good; infinite if never."""
     took = next(spent for spent, best in other["curve"] if best <= other["best_loss"])
     return next((spent for spent, best in found["curve"] if best <= other["best_loss"]), float("inf")) / took
+
+
+def share_of_generations(found: dict[str, Any], other: dict[str, Any]) -> float:
+    """As `share_of_steps`, of the population's median loss instead of the best: noise of one validation counts less."""
+    best = min(other["median_by_generation"])
+    took = other["median_by_generation"].index(best) + 1
+    return next((g for g, loss in enumerate(found["median_by_generation"], 1) if loss <= best), float("inf")) / took
 
 
 def draw(found: dict[str, dict[str, Any]]) -> None:
@@ -107,8 +118,11 @@ def main() -> None:
     for line, of_seeds in shares.items():
         by_seed = ", ".join(f"{share:.2f}" for share in of_seeds)
         print(f"{line:26} as good as {REINITIALISED} after {median(of_seeds):.2f} of its steps   by seed {by_seed}")
+    populations = [share_of_generations(found[PRESERVED][str(s)], found[REINITIALISED][str(s)]) for s in seeds]
+    by_seed = ", ".join(f"{share:.2f}" for share in populations)
+    print(f"{PRESERVED}: the median member is as good after {median(populations):.2f} of its generations   by seed {by_seed}")
     if seeds == SEEDS:
-        document = {"share_of_steps": shares, "searches": found}
+        document = {"share_of_steps": shares, "share_of_generations_of_the_median_member": populations, "searches": found}
         (RESULTS / "tune.json").write_text(json.dumps(document, indent=1).replace("Infinity", "null") + "\n")
         draw(found)
 
