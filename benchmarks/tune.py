@@ -52,15 +52,15 @@ def search(line: str, seed: int) -> dict[str, Any]:
 def summary(history: History) -> dict[str, Any]:
     """A search's best validation loss after so many steps of all members together, and what its copies did."""
     spent, best, curve = 0, float("inf"), []
+    by_generation: dict[int, list[float]] = {}
     for result in history.results:
         start = result["start"]
         spent += result["step"] - (history.result(start["id"])["step"] if start else 0)
-        best = min(best, result["score"])
+        score = float("inf") if result["score"] is None else result["score"]
+        by_generation.setdefault(result["generation"], []).append(score)
+        best = min(best, score)
         curve.append([spent, best])
-    copies = [r for r in history.results if r["loss_before"] is not None]
-    by_generation: dict[int, list[float]] = {}
-    for result in history.results:
-        by_generation.setdefault(result["generation"], []).append(result["score"])
+    copies = [r for r in history.results if r["error"] is None and r["loss_before"] is not None]
     winner = history.best
     assert winner is not None
     return {
