@@ -1,7 +1,7 @@
 """Population-based search that keeps what was learned, against one that begins changed members anew, ASHA and random search.
 
-    python benchmarks/tune.py                       the LIDC readings: twelve searches, about 40 minutes on two idle cores
-    python benchmarks/tune.py --problem phantom     synthetic CTs, where learning takes longer: six searches
+    python benchmarks/tune.py                       the LIDC readings: twelve searches, 37 minutes on two busy cores
+    python benchmarks/tune.py --problem phantom     synthetic CTs, where learning takes longer: six, 11 minutes
 
 Run it again to go on after an interruption. Every search is `mtids-dist tune` with the problem's description and the
 overrides below, at the same budget of steps; validation is on a fold for tuning (of the readings fold 3, of the synthetic
