@@ -65,6 +65,7 @@ class FakeSearch:
         self._clock = 1.76e9
         self._stands: dict[int, dict[str, Any] | None] = {}
         self._settings: dict[int, dict[str, Any]] = {}
+        self.reached: dict[int, int] = {}
 
     @property
     def search(self) -> Any:
@@ -74,7 +75,7 @@ class FakeSearch:
         number = self.search.budget if self.search.scheduler == "asha" else self.search.members
         for member, point in enumerate(first_points(self.config.job(), self.search, number=number)):
             self.history.add({"event": "member", "member": member, "settings": point})
-            self._settings[member], self._stands[member] = point, None
+            self._settings[member], self._stands[member], self.reached[member] = point, None, 0
         self.history.add({"event": "started", "trained": 0, "hosts": 2, "resources": {"CPU": 0.5}, "seed": self.seed})
 
     def over(self) -> bool:
@@ -89,6 +90,7 @@ class FakeSearch:
             assignment = Assignment(
                 generation=generation, member=member, settings=settings, start=start, again=assignment.again + 1
             )
+        self.reached[member] = generation
         self._clock += float(self._rng.uniform(5, 9))
         if (member, generation) in self.failing:
             self.history.add(assignment.failure(ERROR))
@@ -124,9 +126,9 @@ class FakeSearch:
     def copy(self, member: int, donor: int) -> dict[str, Any]:
         """A decision to copy, not written down yet."""
         stood = [r for r in self.history.results if r["member"] == donor and r["score"] is not None][-1]
+        generation, self.reached[member] = self.reached[member], stood["generation"]
         self._stands[member], self._settings[member] = stood, self._mutated(stood["settings"])
         start = {key: stood[key] for key in ("member", "generation", "id")}
-        generation = max((r["generation"] for r in self.history.results if r["member"] == member), default=0)
         settings = self._settings[member]
         return {"event": "copy", "generation": generation, "member": member, "donor": donor, "settings": settings, "start": start}
 
@@ -191,8 +193,7 @@ def make_asynchronous(folder: Path, **given: Any) -> Path:
     pace = {member: float(fake._rng.uniform(1, 4)) for member in busy}
     while busy and not fake.over():
         member = min(busy, key=busy.__getitem__)
-        stood = fake._stands[member]
-        line = fake.train(member, 1 + (stood["generation"] if stood else 0))
+        line = fake.train(member, fake.reached[member] + 1)
         busy[member] += pace[member]
         if line["generation"] >= fake.search.generations:
             del busy[member]

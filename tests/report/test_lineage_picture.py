@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_search import make_asynchronous, make_search, make_without_copies
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -20,19 +21,34 @@ from mtids_dist.report import write_report
 from mtids_dist.report.ink import INK, PALETTE
 from mtids_dist.report.search import lineage_png, read_search
 from mtids_dist.report.search.count_grids import _cells
-from mtids_dist.report.search.lineage import Kind, Tree, lay_out
+from mtids_dist.report.search.lineage import Dot, Kind, Tree, lay_out
 from mtids_dist.report.search.lineage_paint import TreePainter
 from mtids_dist.report.search.tracks import loss, tracks_of
 from mtids_dist.tune import History
 from mtids_dist.tune.lineage import lineage_of
 
 Make = Callable[..., Path]
+CROWDED = {"members": 16, "generations": 6, "quantile": 0.5}
 LARGE = {"members": 40, "generations": 20}
 
 
 def tree_of(folder: Path) -> Tree:
     search = read_search(folder)
     return lay_out(search.population, finished=search.finished)
+
+
+def painted(tree: Tree) -> tuple[Figure, Axes]:
+    """The tree as a drawn figure."""
+    painter = TreePainter(tree, title="search")
+    figure = Figure(figsize=painter.size, layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    painter(axes)
+    canvas.draw()
+    return figure, axes
+
+
+def score(dot: Dot) -> float:
+    return np.inf if dot.score is None else dot.score
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -118,6 +134,22 @@ def test_the_png_shows_losses_ancestry_and_failures(make: Make, tmp_path: Path) 
         assert (np.abs(pixels - to_rgb(colour)).max(-1) < 0.02).sum() > 50, colour
 
 
+@pytest.mark.parametrize("make", [make_search, make_asynchronous])
+def test_every_dot_is_where_it_belongs_and_as_blue_as_its_loss_is_low(make: Make, tmp_path: Path) -> None:
+    tree = tree_of(make(tmp_path / "search", failing={(1, 2)}))
+    figure, axes = painted(tree)
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+    at = {dot: axes.transData.transform((dot.generation, dot.row)).astype(int) for dot in tree.dots}
+    middle = {dot: pixels[len(pixels) - 1 - y, x] for dot, (x, y) in at.items()}
+    from_blue = [np.abs(middle[dot] - to_rgb(PALETTE[0])).max() for dot in sorted(tree.dots, key=score) if dot.score is not None]
+    assert from_blue[0] < 0.05
+    assert from_blue[-1] > 0.5
+    assert (np.diff(from_blue) > -0.03).all(), "a worse loss is bluer by more than a rounded pixel"
+    failed = [middle[dot] for dot in tree.dots if dot.kind is Kind.FAILED]
+    assert failed
+    assert np.abs(np.array(failed) - to_rgb(PALETTE[1])).max() < 0.05
+
+
 def test_without_failures_nothing_is_marked_as_one(tmp_path: Path) -> None:
     data = lineage_png(read_search(make_search(tmp_path / "search")))
     assert data is not None
@@ -127,19 +159,15 @@ def test_without_failures_nothing_is_marked_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "tune",
-    [{}, {"members": 2, "generations": 2}, {"members": 13, "generations": 3}, pytest.param(LARGE, marks=pytest.mark.slow)],
+    [{}, {"members": 2, "generations": 2}, CROWDED, pytest.param(LARGE, marks=pytest.mark.slow)],
     ids=["small", "two", "many", "large"],
 )
-def test_no_label_hides_another_or_leaves_the_picture(tune: dict[str, int], tmp_path: Path) -> None:
-    painter = TreePainter(tree_of(make_search(tmp_path / "search", tune=tune)), title="search")
-    figure = Figure(figsize=painter.size, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    painter(axes)
-    canvas.draw()
+def test_no_label_hides_another_or_leaves_the_picture(tune: dict[str, float], tmp_path: Path) -> None:
+    tree = tree_of(make_search(tmp_path / "search", tune=tune))
+    figure, axes = painted(tree)
     labels = [text for text in axes.texts if isinstance(text, Annotation)]
     boxes = np.array([text.get_window_extent().extents for text in [*labels, *axes.get_yticklabels(), *figure.legends]])
-    assert len(labels) >= len(tree_of(tmp_path / "search").lanes)
+    assert len(labels) >= len(tree.lanes)
     assert (boxes >= 0).all()
     assert (boxes[:, 2:] <= figure.bbox.extents[2:]).all()
     texts = boxes[: len(labels)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,8 @@ _COPIES = (Kind.SAME, Kind.GROWN, Kind.SHRUNK, Kind.BOTH)
 def loss_picture(search: Search) -> Picture | None:
     """Validation loss of every member over generations, with the jump at every copy."""
     tracks = tracks_of(search.population, loss)
-    known = [track.value for track in tracks if track.value == track.value]
+    begun = [track.after for track in tracks if track.kind in _COPIES]
+    known = [value for value in (*begun, *(track.value for track in tracks)) if math.isfinite(value)]
     if not known:
         return None
     top = _top(known)
@@ -46,7 +48,7 @@ def _loss_caption(tracks: Sequence[Track], known: Sequence[float], top: float) -
     if any(track.kind is Kind.FAILED for track in tracks):
         said.append("Crosses at the top: training failed.")
     if max(known) > top:
-        said.append(f"{sum(value > top for value in known)} result(s) up to {max(known):.4g} lie above the picture.")
+        said.append(f"Above the picture: {sum(value > top for value in known)} of {len(known)} losses, up to {max(known):.4g}.")
     return " ".join(said)
 
 
@@ -65,7 +67,7 @@ def _setting(search: Search, key: str) -> Picture | None:
     space = search.plan.space.get(key)
     choices = space if isinstance(space, list) else None
     tracks = tracks_of(search.population, _measure_of(key, choices))
-    if not any(track.value == track.value for track in tracks):
+    if not any(math.isfinite(track.value) for track in tracks):
         return None
 
     def paint(axes: Axes) -> None:
@@ -131,17 +133,12 @@ def _jumps(axes: Axes, tracks: Sequence[Track]) -> None:
         found = [track for track in tracks if track.kind is kind]
         x, y = [track.start for track in found], [track.before for track in found]
         if found:
+            # fmt: off
             axes.plot(
-                x,
-                y,
-                linestyle="none",
-                marker=MARKERS[kind],
-                markersize=5,
-                color=SOFT,
-                markerfacecolor="none",
-                label=kind.value,
-                zorder=4,
+                x, y, linestyle="none", marker=MARKERS[kind], markersize=5, color=SOFT, markerfacecolor="none",
+                label=kind.value, zorder=4,
             )
+            # fmt: on
 
 
 def _failures(axes: Axes, tracks: Sequence[Track]) -> None:

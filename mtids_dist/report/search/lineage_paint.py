@@ -32,7 +32,7 @@ _CROWDED = 12
 """With more rows than this, lanes lie closer and lines that don't lead to the best step back."""
 _DOT, _RING = 72, 210
 """Areas of markers, in points squared."""
-_DOT_IN, _CHARACTER_IN, _HANDLE_IN = 0.075, 0.062, 1.75
+_DOT_IN, _CHARACTER_IN, _HANDLE_IN = 0.075, 0.062, 2.0
 """Half of a dot with its rim, where an arrow ends; a label's letter; an entry of the legend."""
 
 

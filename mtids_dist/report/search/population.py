@@ -75,6 +75,9 @@ class Population:
             for r in self.results
             if r.score is None
         ]
-        gone = [f"Member {e.member} was dropped after generation {e.generation}: {e.error or 'no reason was noted'}"
-                for e in self.dropped.values()]  # fmt: skip
+        gone = [f"Member {e.member} was dropped {_when(e)}: {e.error or 'no reason was noted'}" for e in self.dropped.values()]
         return (*failed, *gone)
+
+
+def _when(end: End) -> str:
+    return f"after generation {end.generation}" if end.generation else "before its first generation"

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from mtids_dist.errors import InputError
 
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-Number = Annotated[float | None, AfterValidator(_finite)]
+Number = float | None
 """None where it was infinite, not a number, or never measured."""
 Counts = Mapping[str, NonNegativeInt]
 """`shared_experts` and `task_experts.<task>` -> number of experts."""
