@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from mtids_dist import __version__
-from mtids_dist.console import TrainingDisplay, errors, evaluation_table, progress_bar, say
+from mtids_dist.console import TrainingDisplay, console, errors, evaluation_table, progress_bar, say
 from mtids_dist.errors import MTIDSError
 
 app = typer.Typer(
@@ -27,7 +27,15 @@ Run = Annotated[Path, typer.Argument(help="a run description, for example config
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one setting: a.b=c", metavar="KEY=VALUE")]
 Config = Annotated[Path | None, typer.Option("--config", help="a run description to take settings from", metavar="RUN.yaml")]
 Address = Annotated[str | None, typer.Option(help="a Ray cluster; a private local Ray by default")]
-AsJson = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
+
+
+def _keep_stdout(as_json: bool) -> bool:
+    """Where a machine reads the answer, what a person is told on the way goes to stderr."""
+    console.stderr = as_json
+    return as_json
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="print the answer as JSON", callback=_keep_stdout)]
 
 
 def _epilog(example: str) -> str:
@@ -135,7 +143,7 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, as_json
     from mtids_dist.ray_session import ray_session
     from mtids_dist.report import write_report
     from mtids_dist.train import check_job, open_run
-    from mtids_dist.tune import SearchFolder, check_space, search
+    from mtids_dist.tune import History, SearchFolder, check_space, search
 
     config = load_run(run, overrides or [])
     workers = config.train.scale.workers
@@ -145,14 +153,17 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, as_json
             config = phantom_store(config, progress=bar)
     check_job(config.job())
     folder = SearchFolder(config.run)
-    if open_run(folder, config.resolved()) or folder.best.weights.exists():
+    # More epochs would make other generations; a run's folder is no place for a search.
+    open_run(folder, config.resolved(), fixed=("train.epochs",), others=("metrics.jsonl",))
+    if folder.best.weights.exists():
+        winner = History.open(folder.history).best
         say(f"{config.run} has finished; for another search: --set run=FOLDER")
-        return
-    with ray_session(address, workers=workers), SearchDisplay(config.tune.budget) as display:
-        winner = search(config.job(), config.tune, folder, config.resolved(), on_line=display)
-    say(f"winner: {folder.best.path}; lineage: {write_report(folder.path)}")
+    else:
+        with ray_session(address, workers=workers), SearchDisplay(config.tune.budget) as display:
+            winner = search(config.job(), config.tune, folder, config.resolved(), on_line=display)
+        say(f"winner: {folder.best.path}; lineage: {write_report(folder.path)}")
     if as_json:
-        typer.echo(json.dumps(winner, indent=1))
+        typer.echo(json.dumps({"best": str(folder.best.path), "winner": winner}, indent=1))
 
 
 @app.command(epilog=_epilog("mtids-dist evaluate runs/demo/run runs/demo/store --split test"))

@@ -115,7 +115,8 @@ def _told(error: ValidationError, where: str) -> InputError:
         hint = f"did you mean {near[0]}? " if near else ""
         return InputError(f"unknown key {key}", where=where, allowed=f"{hint}({', '.join(names)})")
     found = first["input"] if not isinstance(first["input"], Mapping) else None
-    return InputError(f"{key}: {first['msg']}" if key else first["msg"], where=where, found=found)
+    message = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{key}: {message}" if key else message, where=where, found=found)
 
 
 def _names_at(kind: Any, path: Iterable[Any]) -> list[str]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mtids_dist.errors import InputError
+from mtids_dist.errors import InputError, WorkFailedError
 
 
 @contextmanager
@@ -36,9 +36,9 @@ def ray_session(address: str | None, *, workers: int = 1) -> Iterator[None]:
             ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare one where its own processes do not come up in time
         if address is None:
-            raise
+            raise WorkFailedError(f"a local Ray did not start: {str(error).splitlines()[0]}; try again") from error
         raise InputError(f"no Ray cluster answers: {str(error).splitlines()[0]}", where=f"--address {address}") from error
     try:
         yield

@@ -78,9 +78,9 @@ def _weights_at(path: Path, folder: RunFolder) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise InputError(
-        "no weights here: training has not finished", where=str(path), allowed="a finished run folder or a checkpoint"
-    )
+    best = path / "best"  # of a search
+    allowed = str(best) if best.is_dir() else "a finished run folder or a checkpoint"
+    raise InputError("no weights here: training has not finished, or this is a search", where=str(path), allowed=allowed)
 
 
 def _split(name: str | None, store: Store) -> Split:

@@ -2,7 +2,7 @@
 
 from mtids_dist.console.evaluation import evaluation_table
 from mtids_dist.console.search import SearchDisplay
-from mtids_dist.console.terminal import errors, progress_bar, say
+from mtids_dist.console.terminal import console, errors, progress_bar, say
 from mtids_dist.console.training import TrainingDisplay
 
-__all__ = ["SearchDisplay", "TrainingDisplay", "errors", "evaluation_table", "progress_bar", "say"]
+__all__ = ["SearchDisplay", "TrainingDisplay", "console", "errors", "evaluation_table", "progress_bar", "say"]

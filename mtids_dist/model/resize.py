@@ -37,10 +37,12 @@ def plan_resize(
 
     :param task_experts: one number for every task, or a number by task name.
     :param sample: crops [B, 1, D, H, W] of the data; what a change does is measured on them.
-    :raises ValueError: hard sharing, an unknown task, a branch that would begin or end without an expert (there is nothing to
-        copy), or a count that shrinks without a sample.
+    :raises ValueError: hard sharing, an unknown task, a count that is no whole number, a branch that would begin or end without
+        an expert (there is nothing to copy), a count that shrinks without a sample, or a sample that is none.
     """
     wanted, now = _wanted(model, shared_experts, task_experts), _counts(model)
+    if sample is not None:
+        _check_sample(sample)
     if sample is None:
         for branch, count in wanted.items():
             if count < now[branch]:
@@ -137,10 +139,18 @@ def _wanted(model: MTIDS, shared: int | None, private: int | Mapping[str, int] |
     if shared is not None:
         wanted[SHARED] = shared
     for branch, count in wanted.items():
+        if type(count) is not int:
+            raise ValueError(f"{_named(branch)} must be a whole number, found {count!r}")
         if count < 0 or (count == 0) != (now[branch] == 0):
             rule = "stay 0" if now[branch] == 0 else "be at least 1"
             raise ValueError(f"{_named(branch)} must {rule} when a network is resized, found {count}")
     return wanted
+
+
+def _check_sample(sample: Tensor) -> None:
+    if not isinstance(sample, Tensor) or sample.dim() != 5 or len(sample) == 0 or not bool(sample.isfinite().all()):
+        found = f"{tuple(sample.shape)}" if isinstance(sample, Tensor) else type(sample).__name__
+        raise ValueError(f"sample must be a tensor [B, 1, D, H, W] of at least one crop, all finite, found {found}")
 
 
 def _counts(model: MTIDS) -> Counts:

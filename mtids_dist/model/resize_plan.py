@@ -77,6 +77,8 @@ class ResizePlan:
             own weights: without it copies receive the same gradients for ever.
         :param seed: of the noise.
         """
+        if not 0 <= noise < math.inf:
+            raise ValueError(f"noise must be finite and not negative, found {noise:g}")
         weights = self.apply_to_weights(model.state_dict(), noise=noise, seed=seed)
         with torch.device("meta"):
             resized = self.config.build(model.tasks)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
+
+REWOUND = "rewound"
+"""The event behind what is left after a rewind: a reader has seen what stands before it."""
 
 
 class MetricsLog:
@@ -29,6 +33,7 @@ class MetricsLog:
         if not self._path.exists():
             return
         kept = [line for line in read_lines(self._path) if line["kind"] == "event" or line["step"] <= step]
+        kept.append({"kind": "event", "event": REWOUND, "step": step, "time_s": time.time()})
         draft = self._path.with_suffix(".draft")
         draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         draft.replace(self._path)
@@ -66,7 +71,7 @@ class Tail:
     def _read(self, file: Any) -> Iterator[Line]:
         status = os.fstat(file.fileno())
         if self._inode is not None and status.st_ino != self._inode:
-            self._offset = status.st_size  # rewound to a checkpoint: what is left in it has been seen
+            self._offset = _end_of_what_is_left(file)
         self._inode = status.st_ino
         file.seek(self._offset)
         for text in file:
@@ -74,6 +79,17 @@ class Tail:
                 return
             self._offset += len(text)
             yield json.loads(text)
+
+
+def _end_of_what_is_left(file: Any) -> int:
+    """Where the last rewind put its event: the next line is new."""
+    end, position = 0, 0
+    file.seek(0)
+    for text in file:
+        position += len(text)
+        if text.endswith(b"\n") and json.loads(text).get("event") == REWOUND:
+            end = position
+    return end
 
 
 def _finite(value: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ from mtids_dist.train.job import RunFolder
 from mtids_dist.train.metrics_log import read_lines
 
 MAY_CHANGE = (
+    "run",
     "train.epochs",
     "train.scale.",
     "train.keep_checkpoints",
@@ -24,27 +26,34 @@ MAY_CHANGE = (
     "tune.concurrent",
     "tune.max_failures",
 )
-"""Settings that a resumed run may have otherwise: they do not change what has been learned so far."""
+"""Settings that a resumed run may have otherwise: they do not change what has been learned so far, and a folder may move."""
 
 PACKAGES = ("mtids-dist", "ray", "torch", "deepspeed", "torchjd", "monai", "pydicom", "pyarrow", "numpy")
 
 
-def open_run(folder: RunFolder, description: Mapping[str, Any]) -> bool:
+def open_run(
+    folder: RunFolder,
+    description: Mapping[str, Any],
+    *,
+    fixed: Collection[str] = (),
+    others: Collection[str] = ("history.jsonl",),
+) -> bool:
     """Writes the run description into a fresh folder, or checks it against the one that is there.
 
+    :param fixed: settings of `MAY_CHANGE` that may not change here.
+    :param others: files by which a folder of another kind is known: of a search, where this is a run.
     :return: whether the run has trained all the epochs that are asked for.
-
     :raises InputError: the folder holds a run with other settings (names the first), or something that is no run.
     """
+    if foreign := [name for name in others if (folder.path / name).exists()]:
+        raise InputError("this folder is of another verb", where=str(folder.path), found=foreign[0], allowed="--set run=FOLDER")
     if folder.description.exists():
-        _refuse_changes(folder, description)
-        return has_finished(folder, description["train"]["epochs"])
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise InputError(
-            "the run folder holds something else", where=str(folder.path), allowed="a new or empty folder, or a run's own"
-        )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.versions.write_text(json.dumps(_versions(), indent=1) + "\n")
+        _refuse_changes(folder, description, fixed)
+        if has_finished(folder, description["train"]["epochs"]):
+            return True
+    else:
+        _make(folder.path)
+        folder.versions.write_text(json.dumps(_versions(), indent=1) + "\n")
     folder.description.write_text(yaml.safe_dump(dict(description), sort_keys=False))
     return False
 
@@ -56,18 +65,29 @@ def has_finished(folder: RunFolder, epochs: int) -> bool:
     return folder.weights.exists() and bool(done) and done[-1] >= epochs
 
 
-def _refuse_changes(folder: RunFolder, description: Mapping[str, Any]) -> None:
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        holds_something = any(path.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"no folder can be made here: {error.strerror}", where=str(path), allowed="a new or empty folder"
+        ) from None
+    if holds_something:
+        raise InputError("the run folder holds something else", where=str(path), allowed="a new or empty folder, or a run's own")
+
+
+def _refuse_changes(folder: RunFolder, description: Mapping[str, Any], fixed: Collection[str]) -> None:
     before = dict(_leaves(yaml.safe_load(folder.description.read_text())))
     now = dict(_leaves(description))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE):
+        if before.get(key) != now.get(key) and (key in fixed or not key.startswith(MAY_CHANGE)):
             raise InputError(
                 f"this run folder was begun with another {key}",
                 where=str(folder.description),
                 found=f"{now.get(key)}, was {before.get(key)}",
                 allowed="the same settings, or another run folder (--set run=...)",
             )
-    folder.description.write_text(yaml.safe_dump(dict(description), sort_keys=False))
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveInt, Tag, model_validator
 
 from mtids_dist.settings import Settings
 
@@ -46,6 +46,13 @@ class Range(Settings):
         return self
 
 
+def _kind_of(values: Any) -> str:
+    return "range" if isinstance(values, Mapping | Range) else "list"
+
+
+Values = Annotated[Annotated[tuple[Any, ...], Tag("list")] | Annotated[Range, Tag("range")], Discriminator(_kind_of)]
+"""Told apart by what is written, so that an error speaks of one of them."""
+
 DEFAULT_SPACE: Mapping[str, tuple[Any, ...] | Range] = {
     "model.shared_experts": (1, 2, 4, 8),
     "model.task_experts": (1, 2, 4),
@@ -59,10 +66,7 @@ class SearchConfig(Settings):
 
     scheduler: Scheduler = Scheduler.PBT
     """pbt (population-based training) | asha (successive halving) | random"""
-    space: Mapping[str, tuple[Any, ...] | Range] = Field(
-        default_factory=lambda: dict(DEFAULT_SPACE),
-        min_length=1,
-    )
+    space: Mapping[str, Values] = Field(default_factory=lambda: dict(DEFAULT_SPACE))
     """setting -> rising list of its values, or {low, high, log}; `model.task_experts.<task>` counts one task's experts"""
     members: PositiveInt = 8
     """networks in the population; with asha and random, how many are paid for: the budget is members x generations"""
@@ -100,12 +104,14 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _values_are_ordered(self) -> SearchConfig:
+        if not self.space:
+            raise ValueError("space: at least one setting must be searched, found none")
         for key, values in self.space.items():
             if isinstance(values, Range):
                 continue
             if not values:
                 raise ValueError(f"space: {key} needs at least one value")
-            if is_count(key) and not all(isinstance(value, int) and value >= 1 for value in values):
+            if is_count(key) and not all(type(value) is int and value >= 1 for value in values):
                 raise ValueError(f"space: {key} takes whole numbers from 1, found {list(values)}")
             numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
             if len(numbers) == len(values) and list(values) != sorted(set(values)):

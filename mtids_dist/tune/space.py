@@ -21,6 +21,8 @@ Counts = dict[str, int]
 """`shared_experts` and `task_experts.<task>` -> number of experts."""
 
 DRAWS = 1000
+BETWEEN = 0.381966
+"""A place inside a range that is no whole number, whatever whole numbers it lies between."""
 BYTES_A_PARAMETER = 16
 BYTES_A_TASK_GRADIENT = 4
 FIXED = ("seed", "tasks", "data.store", "data.fold", "data.crop", "train.epochs", "train.scale", "train.init_from", "run")
@@ -71,13 +73,14 @@ def check_space(job: TrainJob, config: SearchConfig) -> None:
     """What can be said of a space before anything starts.
 
     :raises InputError: a setting that can't be searched, an unknown one, a value that is not allowed, epochs that are no
-        multiple of the generations.
+        multiple of the generations, a population that can't copy, limits that no network is within.
     """
+    if config.scheduler is Scheduler.PBT and config.members == 1:
+        raise InputError("a population of one has nobody to copy", where="tune.members", found=1, allowed="2 or more")
     for key, values in config.space.items():
         if any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED):
             raise InputError(f"{key} can't be searched: members would not be comparable", where="tune.space")
-        for value in (values.low, values.high) if isinstance(values, Range) else values:
-            job_at(job, {key: value})
+        _check_values(job, key, values)
         if config.scheduler is Scheduler.PBT and key.startswith("model.") and not is_count(key) and key not in COPIED:
             allowed = f"{SHARED_EXPERTS}, {TASK_EXPERTS}, {', '.join(COPIED)}"
             raise InputError(f"pbt can't search {key}: a copied network can't change it", where="tune.space", allowed=allowed)
@@ -88,6 +91,41 @@ def check_space(job: TrainJob, config: SearchConfig) -> None:
             found=job.train.epochs,
             allowed=f"a multiple of tune.generations, {config.generations}",
         )
+    for point in config.initial:
+        for key, value in point.items():
+            _check_initial(job, key, value, config.space[key])
+    first_points(job, config, number=config.members)
+
+
+def _check_values(job: TrainJob, key: str, values: tuple[Any, ...] | Range) -> None:
+    if not isinstance(values, Range):
+        for value in values:
+            job_at(job, {key: value})
+        return
+    job_at(job, {key: values.low})
+    job_at(job, {key: values.high})
+    try:
+        job_at(job, {key: values.low + BETWEEN * (values.high - values.low)})
+    except InputError:
+        raise InputError(
+            f"{key} takes whole numbers: a range draws fractions",
+            where="tune.space",
+            found=f"low {values.low:g}, high {values.high:g}",
+            allowed="a rising list, as [1, 2, 4]",
+        ) from None
+
+
+def _check_initial(job: TrainJob, key: str, value: Any, values: tuple[Any, ...] | Range) -> None:
+    if isinstance(values, Range):
+        inside, allowed = (
+            isinstance(value, int | float) and values.low <= value <= values.high,
+            f"{values.low:g} to {values.high:g}",
+        )
+    else:
+        inside, allowed = value in values, ", ".join(map(str, values))
+    if not inside:
+        raise InputError(f"{key} begins outside the space", where="tune.initial", found=value, allowed=allowed)
+    job_at(job, {key: value})
 
 
 def first_points(job: TrainJob, config: SearchConfig, *, number: int) -> list[Point]:

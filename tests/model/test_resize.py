@@ -276,6 +276,12 @@ def test_noise_tells_copies_apart_and_touches_nothing_else() -> None:
     assert difference(noisy, model, crops) < 0.1
 
 
+@pytest.mark.parametrize("noise", [-1.0, float("nan")])
+def test_noise_is_a_deviation(noise: float) -> None:
+    with pytest.raises(ValueError, match="noise must be finite and not negative"):
+        resize_experts(random_model(23), shared_experts=4, noise=noise)
+
+
 @pytest.mark.parametrize(
     ("settings", "change", "told"),
     [
@@ -284,6 +290,11 @@ def test_noise_tells_copies_apart_and_touches_nothing_else() -> None:
         ({}, {"shared_experts": 0}, "shared_experts must be at least 1 .* found 0"),
         ({"task_experts": 0}, {"task_experts": 1}, "task_experts of 'joint' must stay 0 .* found 1"),
         ({}, {"shared_experts": 2}, "sample must be given to shrink shared_experts from 3 to 2"),
+        ({}, {"shared_experts": 3.0}, "shared_experts must be a whole number, found 3.0"),
+        ({}, {"task_experts": {"region": 2.5}, "sample": random_crops(22)}, "task_experts of 'region' must be a whole number"),
+        ({}, {"task_experts": [3, 3]}, "must be a whole number"),
+        ({}, {"shared_experts": 2, "sample": random_crops(22)[:0]}, "sample must be a tensor .* at least one crop"),
+        ({}, {"shared_experts": 2, "sample": random_crops(22) * float("nan")}, "sample must be a tensor .* all finite"),
     ],
 )
 def test_what_can_not_be_done_is_said(settings: dict[str, Any], change: dict[str, Any], told: str) -> None:

@@ -23,7 +23,7 @@ def test_rewind_forgets_steps_behind_the_checkpoint_but_no_event(tmp_path: Path)
     log.append("validation", step=5)
     log.rewind(3)
     assert [(line["kind"], line.get("step")) for line in read_lines(tmp_path / "m.jsonl")] == [
-        ("event", None), ("step", 1), ("step", 2), ("step", 3),
+        ("event", None), ("step", 1), ("step", 2), ("step", 3), ("event", 3),
     ]  # fmt: skip
 
 
@@ -37,6 +37,9 @@ def test_tail_sees_each_line_once_also_across_a_rewind(tmp_path: Path) -> None:
     assert list(tail.new_lines()) == []
     log.append("step", step=2)
     assert [line["step"] for line in tail.new_lines()] == [2]
+    log.rewind(1)
+    log.append("event", event="resumed", step=1)
+    assert [line["event"] for line in tail.new_lines()] == ["resumed"], "a look that comes late misses nothing"
 
 
 def test_a_half_written_line_waits(tmp_path: Path) -> None:

@@ -36,6 +36,43 @@ def test_scale_and_length_may_change(tmp_path: Path) -> None:
     assert not open_run(folder, {**DESCRIPTION, "train": {"epochs": 9, "scale": {"workers": 4}}})
 
 
+def test_a_folder_may_move_with_its_description(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(folder, {**DESCRIPTION, "run": "there"})
+    assert not open_run(folder, {**DESCRIPTION, "run": "here"})
+
+
+def test_what_has_finished_keeps_its_description(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(folder, DESCRIPTION)
+    folder.weights.touch()
+    MetricsLog(folder.metrics).append("event", event="finished", step=30, epoch=3)
+    before = folder.description.read_text()
+    assert open_run(folder, {**DESCRIPTION, "train": {"epochs": 1, "scale": {"workers": 2}}})
+    assert folder.description.read_text() == before
+
+
+def test_what_a_verb_holds_fast_may_not_change(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(folder, DESCRIPTION)
+    with pytest.raises(InputError, match=r"another train\.epochs; found 9, was 3"):
+        open_run(folder, {**DESCRIPTION, "train": {"epochs": 9, "scale": {"workers": 2}}}, fixed=("train.epochs",))
+
+
+def test_runs_and_searches_do_not_share_a_folder(tmp_path: Path) -> None:
+    open_run(RunFolder(tmp_path / "search"), DESCRIPTION)
+    (tmp_path / "search" / "history.jsonl").touch()
+    with pytest.raises(InputError, match=r"of another verb; found history\.jsonl"):
+        open_run(RunFolder(tmp_path / "search"), DESCRIPTION)
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_is_no_folder(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="no folder can be made here"):
+        open_run(RunFolder(tmp_path / "file" / below), DESCRIPTION)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="something else"):

@@ -125,8 +125,12 @@ def test_the_winner_trains_on_with_more_epochs(store: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"resumed at step {12 * 2 * epochs}" in done.stdout
     assert verb("evaluate", str(best), str(store)).returncode == 0
-    again = verb("tune", str(description))
-    assert "has finished" in again.stdout
+    again = verb("tune", str(description), "--json")
+    assert "has finished" in again.stderr
+    assert json.loads(again.stdout)["best"] == str(best)
+    refused = verb("tune", str(best / "run.yaml"), "--set", "train.epochs=4")
+    assert refused.returncode == 2
+    assert "of another verb" in refused.stderr
 
 
 def test_a_killed_search_goes_on_with_the_same_population(store: Path, tmp_path: Path) -> None:

@@ -88,11 +88,36 @@ def test_the_first_members_are_within_the_limits() -> None:
         ({"data.fold": [0, 1]}, r"data.fold can't be searched"),
         ({"train.scale.workers": [1, 2]}, r"train.scale.workers can't be searched"),
         ({"model.expert_width": [8, 16]}, r"pbt can't search model.expert_width"),
+        ({"model.shared_experts": {"low": 1, "high": 4}}, r"model.shared_experts takes whole numbers.*found low 1, high 4"),
+        ({"data.batch_size": {"low": 8, "high": 16}}, r"data.batch_size takes whole numbers"),
     ],
 )
 def test_a_space_that_can_not_be_searched_is_refused(space: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         check_space(run().job(), search(space=space))
+
+
+def test_limits_that_nothing_is_within_are_refused_before_anything_starts() -> None:
+    with pytest.raises(InputError, match="max_parameters is 10"):
+        check_space(run().job(), search(space={"model.shared_experts": [1, 2]}, max_parameters=10))
+
+
+@pytest.mark.parametrize(
+    ("point", "told"),
+    [
+        ({"model.shared_experts": 7}, "begins outside the space; found 7; allowed: 1, 2"),
+        ({"train.optimizer.learning_rate": 5.0}, "begins outside the space; found 5.0; allowed: 0.001 to 0.01"),
+    ],
+)
+def test_members_begin_inside_the_space(point: dict[str, Any], told: str) -> None:
+    space = {"model.shared_experts": [1, 2], "train.optimizer.learning_rate": {"low": 1e-3, "high": 1e-2}}
+    with pytest.raises(InputError, match=told):
+        check_space(run().job(), search(space=space, initial=[point]))
+
+
+def test_a_population_of_one_is_refused() -> None:
+    with pytest.raises(InputError, match="nobody to copy"):
+        check_space(run().job(), search(members=1))
 
 
 def test_asha_may_search_what_a_copy_could_not_change() -> None:
@@ -108,6 +133,9 @@ def test_epochs_are_shared_out_over_generations() -> None:
     ("settings", "told"),
     [
         ({"space": {"model.shared_experts": [4, 2, 1]}}, "rising list"),
+        ({"space": {}}, "at least one setting"),
+        ({"space": {"model.shared_experts": [True, 2]}}, "whole numbers from 1"),
+        ({"space": {"model.shared_experts": 3}}, "list\n"),
         ({"space": {"model.shared_experts": [0, 1]}}, "whole numbers from 1"),
         ({"space": {"model.task_experts": [1], "model.task_experts.a": [1]}}, "not both"),
         ({"space": {"balance.options.tau": {"low": 1, "high": 0}}}, "rise"),
