@@ -72,7 +72,7 @@ def test_a_killed_worker_is_replaced_and_the_run_finishes(tmp_path: Path) -> Non
     code, output = finish(process)
     assert code == 0, output
     names = [event["event"] for event in events(folder)]
-    assert names == ["started", "worker lost", "resumed", "finished"], output
+    assert names == ["started", "first step", "worker lost", "rewound", "resumed", "first step", "finished"], output
     (resumed,) = (event for event in events(folder) if event["event"] == "resumed")
     assert resumed["step"] > 0, "from a checkpoint, not from the start"
     assert resumed["step"] % per_epoch == 0
