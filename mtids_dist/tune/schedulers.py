@@ -127,7 +127,7 @@ class Population(_WrittenDown, PopulationBasedTraining):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Tune's own. Where everybody waits for a member that was dropped, the others are compared without it."""
-        live = tune_controller.get_live_trials()
+        live = [t for t in tune_controller.get_live_trials() if not t.is_finished()]
         waiting = [t for t in live if t.status == Trial.PAUSED and self._is_compared_next(t)]
         if self._synch and waiting and len(waiting) == len(live):
             self._compare(tune_controller, waiting[0], self._trial_state[waiting[0]].last_result)
@@ -139,6 +139,10 @@ class Population(_WrittenDown, PopulationBasedTraining):  # type: ignore[misc]
     def _compare(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Lets Tune decide who copies whom, and writes it down in one go, so that it is known whole or not at all."""
         before = self._next_perturbation_sync
+        for dropped in (t for t in tune_controller.get_trials() if t.status == Trial.ERROR):
+            # Tune may keep it among those that are waited for, if its process was lost while it was paused.
+            state = self._trial_state[dropped]
+            state.last_train_time = max(state.last_train_time, before)
         draw = len(self.history.results) if not self._synch else int(before)
         random.seed(f"{self._seed} {draw}")
         np.random.seed(np.random.SeedSequence((self._seed, draw)).generate_state(1)[0])  # what Tune's own draws come from
