@@ -59,23 +59,7 @@ def test_schema_and_resolved_description() -> None:
     assert "ParamCount" in resolved
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        "phantom",
-        "prepare",
-        "inspect",
-        "dataset",
-        "train",
-        "tune",
-        "evaluate",
-        "report",
-        "config",
-        "submit",
-        "manifest",
-        "dashboard",
-    ],
-)
+@pytest.mark.parametrize("verb", ["phantom", "prepare", "inspect", "dataset", "train", "evaluate", "report", "config"])
 def test_help_has_an_example(verb: str) -> None:
     done = run(verb, "--help")
     assert done.returncode == 0

@@ -14,8 +14,6 @@ from mtids_dist.settings import Settings
 from mtids_dist.tasks import MTIDS_TASKS, Task
 from mtids_dist.train.config import TrainConfig
 
-CHECKPOINTS = "checkpoints"
-
 
 class TrainJob(Settings):
     """Everything that decides what is learned."""
@@ -66,11 +64,6 @@ class RunFolder:
         self.path = path
 
     @property
-    def name(self) -> str:
-        """What the run is called: its folder's own name."""
-        return self.path.resolve().name
-
-    @property
     def description(self) -> Path:
         """The resolved run description."""
         return self.path / "run.yaml"
@@ -88,7 +81,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Ray Train's folder of checkpoints."""
-        return self.path / CHECKPOINTS
+        return self.path / "checkpoints"
 
     @property
     def start(self) -> Path:

@@ -68,16 +68,11 @@ def rank_settings(job: TrainJob, folder: RunFolder, leg: Leg, *, threads: int) -
     }
 
 
-def dataset_of(job: TrainJob, *, seed: int, name: str) -> ray.data.Dataset:
-    """The crops that the job trains on, part files in the order that `seed` gives.
-
-    :param name: what Ray's dashboard calls them; Ray makes a file of that name, so no slash in it.
-    """
+def dataset_of(job: TrainJob, *, seed: int) -> ray.data.Dataset:
+    """The crops that the job trains on, part files in the order that `seed` gives."""
     assert job.data.store is not None
     store = open_store(job.data.store)
-    dataset = train_dataset(store, store.folds_of(Split.TRAIN, job.data.fold), job.tasks, seed=seed)
-    dataset.set_name(name)
-    return dataset
+    return train_dataset(store, store.folds_of(Split.TRAIN, job.data.fold), job.tasks, seed=seed)
 
 
 def order_seed(job: TrainJob, *, first_epoch: int) -> int:

@@ -67,8 +67,7 @@ class Host:
         beginning = begin(self._job, self._search, self._home, assignment)
         epochs = self._job.train.epochs // self._search.generations
         seed = order_seed(beginning.job, first_epoch=beginning.leg.until - epochs)
-        name = f"{self._home.name}-generation-{assignment.generation}-member-{assignment.member}"
-        dataset = dataset_of(beginning.job, seed=seed, name=name)
+        dataset = dataset_of(beginning.job, seed=seed)
         shards = [dataset.iterator()] if world_size == 1 else dataset.streaming_split(world_size, equal=True)
         address = ray.util.get_node_ip_address()
         with socket.socket() as free:
