@@ -17,6 +17,7 @@ def ray_session(address: str | None, *, workers: int = 1) -> Iterator[None]:
     Ray's own words stay in its session's log files.
 
     :raises InputError: no cluster answers at `address`.
+    :raises WorkFailedError: a local Ray did not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A worker keeps the user's working directory, so that what a relative path means does not change.
@@ -30,17 +31,33 @@ def ray_session(address: str | None, *, workers: int = 1) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        if address is None:
-            cpus = max(os.cpu_count() or 1, workers + 1)
-            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises a bare one where its own processes do not come up in time
-        if address is None:
-            raise WorkFailedError(f"a local Ray did not start: {str(error).splitlines()[0]}; try again") from error
-        raise InputError(f"no Ray cluster answers: {str(error).splitlines()[0]}", where=f"--address {address}") from error
+    if address is None:
+        _start_local(max(os.cpu_count() or 1, workers + 1))
+    else:
+        _connect(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(cpus: int) -> None:
+    import ray
+
+    try:
+        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises a bare one where its own processes do not come up in time
+        raise WorkFailedError(f"a local Ray did not start: {_first_line(error)}; try again") from error
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster answers: {_first_line(error)}", where=f"--address {address}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -43,7 +43,7 @@ def plan_resize(
     wanted, now = _wanted(model, shared_experts, task_experts), _counts(model)
     if sample is not None:
         _check_sample(sample)
-    if sample is None:
+    else:
         for branch, count in wanted.items():
             if count < now[branch]:
                 raise ValueError(f"sample must be given to shrink {_named(branch)} from {now[branch]} to {count}, found None")

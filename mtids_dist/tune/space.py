@@ -21,8 +21,8 @@ Counts = dict[str, int]
 """`shared_experts` and `task_experts.<task>` -> number of experts."""
 
 DRAWS = 1000
-BETWEEN = 0.381966
-"""A place inside a range that is no whole number, whatever whole numbers it lies between."""
+BETWEEN = (3 - 5**0.5) / 2
+"""A place inside a range, irrational so that it is no whole number whatever whole numbers it lies between."""
 BYTES_A_PARAMETER = 16
 BYTES_A_TASK_GRADIENT = 4
 FIXED = ("seed", "tasks", "data.store", "data.fold", "data.crop", "train.epochs", "train.scale", "train.init_from", "run")
@@ -117,10 +117,8 @@ def _check_values(job: TrainJob, key: str, values: tuple[Any, ...] | Range) -> N
 
 def _check_initial(job: TrainJob, key: str, value: Any, values: tuple[Any, ...] | Range) -> None:
     if isinstance(values, Range):
-        inside, allowed = (
-            isinstance(value, int | float) and values.low <= value <= values.high,
-            f"{values.low:g} to {values.high:g}",
-        )
+        inside = isinstance(value, int | float) and values.low <= value <= values.high
+        allowed = f"{values.low:g} to {values.high:g}"
     else:
         inside, allowed = value in values, ", ".join(map(str, values))
     if not inside:

@@ -90,6 +90,7 @@ def test_the_first_members_are_within_the_limits() -> None:
         ({"model.expert_width": [8, 16]}, r"pbt can't search model.expert_width"),
         ({"model.shared_experts": {"low": 1, "high": 4}}, r"model.shared_experts takes whole numbers.*found low 1, high 4"),
         ({"data.batch_size": {"low": 8, "high": 16}}, r"data.batch_size takes whole numbers"),
+        ({"data.shuffle_rows": {"low": 1000, "high": 1001000}}, r"data.shuffle_rows takes whole numbers"),
     ],
 )
 def test_a_space_that_can_not_be_searched_is_refused(space: dict[str, Any], told: str) -> None:
