@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/demo
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: env demo test test-all check lint bench clean
+.PHONY: env demo test test-all check lint manifests bench clean
 .DEFAULT_GOAL := demo
 
 env: $(STAMP)
@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 with venv found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lidc]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,kubernetes,lidc]'
 	@touch $@
 
 demo: env
@@ -40,6 +40,11 @@ test: env
 
 test-all: test
 	$(PYTEST) -q -m long
+
+# jobs/ and the cluster of cluster/kubernetes are what the verb makes of the command in their first line.
+manifests: env
+	@for file in jobs/*.yaml cluster/kubernetes/base/raycluster.yaml; do \
+	  command=$$(sed -n '1s/^# //p' $$file); { echo "# $$command"; $(BIN)/$$command; } > $$file.new && mv $$file.new $$file; done
 
 bench: env
 	$(BIN)/python benchmarks/lidc_readings.py

@@ -48,6 +48,12 @@ class RunConfig(TrainJob):
             }
         )
 
+    def paths(self) -> dict[str, dict[str, Path]]:
+        """What the ranks write and read, as setting -> absolute path: they must all find the same there."""
+        job = self.job()
+        reads = {"data.store": job.data.store, "train.init_from": job.train.init_from}
+        return {"writes": {"run": self.run.absolute()}, "reads": {name: path for name, path in reads.items() if path}}
+
     def resolved(self) -> dict[str, Any]:
         """Every setting as JSON data: what `run.yaml` of a run folder holds."""
         return self.model_dump(mode="json")
@@ -87,7 +93,7 @@ def parse_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise _told(error, where) from None
+        raise told(error, where) from None
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -105,12 +111,13 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise InputError("the value is no YAML", where=f"--set {override}") from None
 
 
-def _told(error: ValidationError, where: str) -> InputError:
+def told(error: ValidationError, where: str, settings: type[BaseModel] = RunConfig) -> InputError:
+    """The first thing that is wrong in `settings`, as a user is told it; for a misspelt key also the nearest valid one."""
     # A misspelt key also leaves the right one missing: the misspelling is what to tell.
     first = min(error.errors(include_url=False), key=lambda e: e["type"] not in _UNKNOWN)
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] in _UNKNOWN:
-        names = _names_at(RunConfig, first["loc"][:-1])
+        names = _names_at(settings, first["loc"][:-1])
         near = get_close_matches(str(first["loc"][-1]), names, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]}? " if near else ""
         return InputError(f"unknown key {key}", where=where, allowed=f"{hint}({', '.join(names)})")

@@ -59,7 +59,23 @@ def test_schema_and_resolved_description() -> None:
     assert "ParamCount" in resolved
 
 
-@pytest.mark.parametrize("verb", ["phantom", "prepare", "inspect", "dataset", "train", "evaluate", "report", "config"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "phantom",
+        "prepare",
+        "inspect",
+        "dataset",
+        "train",
+        "tune",
+        "evaluate",
+        "report",
+        "config",
+        "submit",
+        "manifest",
+        "dashboard",
+    ],
+)
 def test_help_has_an_example(verb: str) -> None:
     done = run(verb, "--help")
     assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,23 @@ class Report(Protocol):
 def say(text: str) -> None:
     """One line to the user."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def notice(*lines: str) -> None:
+    """Lines about the work, on stderr: stdout is the answer's."""
+    for line in lines:
+        errors.print(line, markup=False)
+
+
+def ask(question: str, *, otherwise: str) -> str:
+    """The first letter of what is typed, in lower case; `otherwise` where nobody can answer, or nothing is."""
+    if not (sys.stdin.isatty() and errors.is_terminal):
+        return otherwise
+    errors.print(question, markup=False, end=" ")
+    try:
+        return sys.stdin.readline().strip().lower()[:1] or otherwise
+    except KeyboardInterrupt:
+        return otherwise
 
 
 @contextmanager

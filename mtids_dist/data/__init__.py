@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtids_dist.data.config import AugmentConfig, DataConfig
 from mtids_dist.data.manifest import Manifest, PartFile
 from mtids_dist.data.prepare_config import PrepareConfig, PrepareSummary
-from mtids_dist.data.progress import Progress, no_progress
+from mtids_dist.data.progress import CropCounts, Progress, no_progress
 from mtids_dist.data.schema import CROP, ROW_INDEX, TEST_FOLD, crop_column, crops_of
 from mtids_dist.data.store import Split, Store, open_store
 from mtids_dist.data.writer import StoreWriter
@@ -53,6 +53,7 @@ __all__ = [
     "TEST_FOLD",
     "AugmentConfig",
     "Batch",
+    "CropCounts",
     "DataConfig",
     "Manifest",
     "PartFile",

@@ -32,17 +32,21 @@ def running_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def map_on_ray(function: Callable[[Item], Result], items: Sequence[Item], *, what: str) -> Iterator[Result]:
+def map_on_ray(function: Callable[[Item], Result], items: Sequence[Item], *, what: str, name: str) -> Iterator[Result]:
     """`function(item)` of every item, as each gets done; a task each, on as many CPUs as Ray has.
 
     A worker that dies has its item done again by another one. Raises WorkFailedError if `function` raises; what other
     items wrote until then stays.
+
+    :param what: the work, in the words of an error line.
+    :param name: what Ray's dashboard calls it; Ray makes a file of that name, so no slash in it.
     """
     if not items:
         return
     with DataContext.current(_quiet(DataContext.get_current().copy())), _no_console():
         blobs = [{"item": pickle.dumps(item)} for item in items]
         dataset = ray.data.from_items(blobs, override_num_blocks=len(blobs))
+        dataset.set_name(name)
         try:
             for row in dataset.map(_Apply(function)).iter_rows():
                 if row["error"]:

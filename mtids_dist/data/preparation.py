@@ -15,12 +15,13 @@ from mtids_dist.data.prepare_input import Request, earlier_request, finished_req
 from mtids_dist.data.prepare_plan import Plan, Planner, Unit
 from mtids_dist.data.prepare_units import UnitRecord, finished_record, process_unit
 from mtids_dist.data.private import open_private
-from mtids_dist.data.progress import Progress, no_progress
+from mtids_dist.data.progress import OnCounts, Progress, Tally, no_counts, no_progress
 from mtids_dist.data.rejections import count_reasons, rejection_table
 from mtids_dist.data.store import Store, open_store
 from mtids_dist.data.writer import StoreWriter, refuse_foreign
 from mtids_dist.dicom import Scan, Skipped, SliceHeader, group_series, list_files, read_nodes, scan_headers
 from mtids_dist.errors import InputError
+from mtids_dist.shared_storage import check_shared
 
 FILES_PER_TASK = 256
 PACKAGES = ("numpy", "pyarrow", "pydicom", "pylibjpeg", "ray", "scipy")
@@ -33,6 +34,7 @@ def prepare(
     store: str | Path,
     config: PrepareConfig | None = None,
     progress: Progress = no_progress,
+    on_counts: OnCounts = no_counts,
 ) -> PrepareSummary:
     """Cut a crop for every node of the table out of its CT series and write them as a store.
 
@@ -40,8 +42,11 @@ def prepare(
     left, and does nothing where the store is finished. Whatever can't be used stands in `rejected.parquet`; node rows =
     crops + rejected nodes, files = used + skipped.
 
-    Raises InputError for a missing folder or table, for a folder that holds something else, and for an unfinished or
-    finished store that was begun with other settings or other input; WorkFailedError if the work itself broke down.
+    `on_counts` is told how many nodes have become crops or were rejected, each time that there are more.
+
+    Raises InputError for a missing folder or table, for a folder that holds something else or that not every node of the
+    cluster sees, and for an unfinished or finished store that was begun with other settings or other input; WorkFailedError
+    if the work itself broke down.
     """
     start = time.monotonic()
     # Workers may have another working directory.
@@ -50,6 +55,7 @@ def prepare(
     table = read_nodes(nodes_csv)
     paths = list_files(dicom_folder)
     _refuse_place(path, dicom_folder)
+    check_shared(writes={"STORE": path}, reads={"DICOM": dicom_folder})
     finished = open_store(path) if (path / MANIFEST).exists() else None
     private = open_private(path, config.key_file)
     request = Request.of(config, private, dicom_folder, paths, nodes_csv)
@@ -59,11 +65,13 @@ def prepare(
     writer = StoreWriter(path=path, crop_shape=(config.crop,) * 3, spacing_mm=config.spacing_mm)
     _begin(writer, request)
     with running_ray():
-        scan = _scan(paths, progress)
+        scan = _scan(paths, path.name, progress)
         plan = Planner(scan, table, dicom_folder, config, private).plan()
         private.write_lookup(plan.lookup)
-        earlier, records = _cut_crops(plan.units, writer, progress)
-    node_rows = len(table.nodes) + len(table.rejected)
+        node_rows = len(table.nodes) + len(table.rejected)
+        tally = Tally(node_rows, on_counts)
+        tally.add(rejected=sum(rejection.kind == "node" for rejection in plan.rejected))
+        earlier, records = _cut_crops(plan.units, writer, progress, tally)
     _finish(writer, request, scan, plan, records, node_rows, config.folds)
     return _summary(open_store(path), time.monotonic() - start, resumed_parts=earlier)
 
@@ -84,19 +92,19 @@ def _begin(writer: StoreWriter, request: Request) -> None:
     stage_request(request, writer.path)
 
 
-def _scan(paths: Sequence[Path], progress: Progress) -> Scan:
+def _scan(paths: Sequence[Path], store: str, progress: Progress) -> Scan:
     """Header scan by Ray Data: reading headers keeps a core busy, and pydicom's warnings can't be silenced in threads."""
     chunks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     headers: list[SliceHeader | Skipped] = []
     progress(0, len(paths), "scanning headers")
-    for found in map_on_ray(scan_headers, chunks, what="the header scan"):
+    for found in map_on_ray(scan_headers, chunks, what="the header scan", name=f"{store}-headers"):
         headers += found
         progress(len(headers), len(paths), "scanning headers")
     series, skipped = group_series(headers)
     return Scan(series, skipped, len(paths))
 
 
-def _cut_crops(units: Sequence[Unit], writer: StoreWriter, progress: Progress) -> tuple[int, list[UnitRecord]]:
+def _cut_crops(units: Sequence[Unit], writer: StoreWriter, progress: Progress, tally: Tally) -> tuple[int, list[UnitRecord]]:
     """How many parts an earlier run left, and the records of all units."""
     records = {unit.name: record for unit in units if (record := finished_record(writer.path, unit))}
     earlier = len(records)
@@ -104,13 +112,20 @@ def _cut_crops(units: Sequence[Unit], writer: StoreWriter, progress: Progress) -
     size = {unit.id: len(unit.jobs) for unit in units}
     total, done = sum(size.values()), sum(size[record.id] for record in records.values())
     progress(done, total, "cutting crops")
+    for record in records.values():
+        _count(record, tally)
     process = partial(process_unit, writer=writer, run=secrets.token_hex(8))
     fresh = []
-    for record in map_on_ray(process, todo, what="cutting crops"):
+    for record in map_on_ray(process, todo, what="cutting crops", name=f"{writer.path.name}-crops"):
         fresh.append(record)
         done += size[record.id]
+        _count(record, tally)
         progress(done, total, "cutting crops")
     return earlier, [*records.values(), *fresh]
+
+
+def _count(record: UnitRecord, tally: Tally) -> None:
+    tally.add(prepared=record.part.rows if record.part else 0, rejected=len(record.rejected))
 
 
 def _finish(

@@ -7,6 +7,7 @@ from mtids_dist.evaluate.bootstrap import PatientBootstrap, interval
 from mtids_dist.evaluate.compare import compare
 from mtids_dist.evaluate.evaluation import EVALUATION, PREDICTIONS, Evaluation, evaluate
 from mtids_dist.evaluate.fuse import fuse, product_parts
+from mtids_dist.evaluate.gates import GateSums
 from mtids_dist.evaluate.metrics import TaskMetrics, mean_auc, task_metrics
 from mtids_dist.evaluate.predict import Predictions, predict_store
 
@@ -14,6 +15,7 @@ __all__ = [
     "EVALUATION",
     "PREDICTIONS",
     "Evaluation",
+    "GateSums",
     "PatientBootstrap",
     "Predictions",
     "SizeBaseline",

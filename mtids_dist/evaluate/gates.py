@@ -25,7 +25,7 @@ class MeanGates:
 
 
 class GateSums:
-    """Adds up gate weights batch by batch."""
+    """Adds up gate weights batch by batch, and process by process."""
 
     def __init__(self) -> None:
         self._rows = 0
@@ -33,10 +33,18 @@ class GateSums:
 
     def add(self, gates: Mapping[str, GateUse]) -> None:
         """Add one batch's gates of every task."""
-        self._rows += next((len(gate.branch) for gate in gates.values()), 0)
-        for task, gate in gates.items():
-            for name, total in _totals(gate).items():
-                sums = self._sums.setdefault(task, {})
+        rows = next((len(gate.branch) for gate in gates.values()), 0)
+        self._add(rows, {task: _totals(gate) for task, gate in gates.items()})
+
+    def merge(self, other: GateSums) -> None:
+        """Add what another one has added up."""
+        self._add(other._rows, other._sums)
+
+    def _add(self, rows: int, totals: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self._rows += rows
+        for task, of_task in totals.items():
+            sums = self._sums.setdefault(task, {})
+            for name, total in of_task.items():
                 sums[name] = sums[name] + total if name in sums else total
 
     def means(self) -> dict[str, MeanGates]:

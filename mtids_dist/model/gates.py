@@ -10,10 +10,13 @@ Shape suffixes: B batch, Q context, M shared experts, N private experts of the t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class GateUse(NamedTuple):
@@ -131,3 +134,19 @@ class UniformGate(nn.Module):
         shared = (self.num_shared > 0) / ((self.num_shared > 0) + (self.num_private > 0))
         shared_BM, private_BN = (q_BQ.new_full((len(q_BQ), n), 1 / max(n, 1)) for n in (self.num_shared, self.num_private))
         return GateUse(fixed_branch(q_BQ, shared), shared_BM, private_BN)
+
+
+@contextmanager
+def watched(gating: nn.ModuleDict) -> Iterator[dict[str, GateUse]]:
+    """What each gate gave when it was last asked, by its name, as long as the block lasts."""
+    last: dict[str, GateUse] = {}
+
+    def watch(task: str, gate: nn.Module) -> RemovableHandle:
+        return gate.register_forward_hook(lambda _gate, _inputs, use: last.update({task: use}))
+
+    handles = [watch(task, gate) for task, gate in gating.items()]
+    try:
+        yield last
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -10,6 +10,7 @@ M shared experts, N private experts of a task.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from mtids_dist.model.blocks import pool
 from mtids_dist.model.config import ModelConfig, Routing
 from mtids_dist.model.experts import Adaptor, Expert, Head
-from mtids_dist.model.gates import Gate, GateUse, UniformGate
+from mtids_dist.model.gates import Gate, GateUse, UniformGate, watched
 from mtids_dist.model.trunk import build_trunk
 
 Logits = dict[str, Tensor]
@@ -113,6 +114,10 @@ class MTIDS(nn.Module):
     def gates(self, crops_B1DHW: Tensor) -> dict[str, GateUse]:
         """How each task weighs its experts on these crops; empty with hard sharing, which has no gates."""
         return self.gates_from_features(self.trunk(crops_B1DHW))
+
+    def watched_gates(self) -> AbstractContextManager[Mapping[str, GateUse]]:
+        """How each task weighed its experts in the last forward pass inside the block, without a pass of its own."""
+        return watched(self.gating)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The trunk's and the shared experts': what gradient balancing acts on."""

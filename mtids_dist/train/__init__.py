@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtids_dist.train.config import TrainConfig
 from mtids_dist.train.job import Leg, RunFolder, TrainJob
 from mtids_dist.train.metrics_log import MetricsLog, read_lines
-from mtids_dist.train.run_folder import open_run
+from mtids_dist.train.run_folder import check_run, open_run
 
 if TYPE_CHECKING:
     from mtids_dist.train.checkpoint import PortableState, Progress
@@ -40,6 +40,7 @@ __all__ = [
     "TrainConfig",
     "TrainJob",
     "check_job",
+    "check_run",
     "dataset_of",
     "gpus_per_worker",
     "import_all",

@@ -14,6 +14,8 @@ from mtids_dist.settings import Settings
 from mtids_dist.tasks import MTIDS_TASKS, Task
 from mtids_dist.train.config import TrainConfig
 
+CHECKPOINTS = "checkpoints"
+
 
 class TrainJob(Settings):
     """Everything that decides what is learned."""
@@ -64,6 +66,11 @@ class RunFolder:
         self.path = path
 
     @property
+    def name(self) -> str:
+        """What the run is called: its folder's own name."""
+        return self.path.resolve().name
+
+    @property
     def description(self) -> Path:
         """The resolved run description."""
         return self.path / "run.yaml"
@@ -81,7 +88,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Ray Train's folder of checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def start(self) -> Path:

@@ -68,11 +68,16 @@ def rank_settings(job: TrainJob, folder: RunFolder, leg: Leg, *, threads: int) -
     }
 
 
-def dataset_of(job: TrainJob, *, seed: int) -> ray.data.Dataset:
-    """The crops that the job trains on, part files in the order that `seed` gives."""
+def dataset_of(job: TrainJob, *, seed: int, name: str) -> ray.data.Dataset:
+    """The crops that the job trains on, part files in the order that `seed` gives.
+
+    :param name: what Ray's dashboard calls them; Ray makes a file of that name, so no slash in it.
+    """
     assert job.data.store is not None
     store = open_store(job.data.store)
-    return train_dataset(store, store.folds_of(Split.TRAIN, job.data.fold), job.tasks, seed=seed)
+    dataset = train_dataset(store, store.folds_of(Split.TRAIN, job.data.fold), job.tasks, seed=seed)
+    dataset.set_name(name)
+    return dataset
 
 
 def order_seed(job: TrainJob, *, first_epoch: int) -> int:

@@ -31,14 +31,14 @@ MAY_CHANGE = (
 PACKAGES = ("mtids-dist", "ray", "torch", "deepspeed", "torchjd", "monai", "pydicom", "pyarrow", "numpy")
 
 
-def open_run(
+def check_run(
     folder: RunFolder,
     description: Mapping[str, Any],
     *,
     fixed: Collection[str] = (),
     others: Collection[str] = ("history.jsonl",),
 ) -> bool:
-    """Writes the run description into a fresh folder, or checks it against the one that is there.
+    """Checks a run description against the one in the folder, if there is one; writes nothing.
 
     :param fixed: settings of `MAY_CHANGE` that may not change here.
     :param others: files by which a folder of another kind is known: of a search, where this is a run.
@@ -49,13 +49,26 @@ def open_run(
         raise InputError("this folder is of another verb", where=str(folder.path), found=foreign[0], allowed="--set run=FOLDER")
     if folder.description.exists():
         _refuse_changes(folder, description, fixed)
-        if has_finished(folder, description["train"]["epochs"]):
-            return True
-    else:
-        _make(folder.path)
+        return has_finished(folder, description["train"]["epochs"])
+    _check_place(folder.path)
+    return False
+
+
+def open_run(folder: RunFolder, description: Mapping[str, Any]) -> None:
+    """Writes the run description, which `check_run` has let pass, into a fresh folder or into the one that it goes on with.
+
+    An earlier stop is forgotten.
+
+    :raises InputError: no folder can be made there.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"no folder can be made here: {error.strerror}", where=str(folder.path)) from None
+    if not folder.versions.exists():
         folder.versions.write_text(json.dumps(_versions(), indent=1) + "\n")
     folder.description.write_text(yaml.safe_dump(dict(description), sort_keys=False))
-    return False
+    folder.stop_flag.unlink(missing_ok=True)
 
 
 def has_finished(folder: RunFolder, epochs: int) -> bool:
@@ -65,15 +78,11 @@ def has_finished(folder: RunFolder, epochs: int) -> bool:
     return folder.weights.exists() and bool(done) and done[-1] >= epochs
 
 
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        holds_something = any(path.iterdir())
-    except OSError as error:
-        raise InputError(
-            f"no folder can be made here: {error.strerror}", where=str(path), allowed="a new or empty folder"
-        ) from None
-    if holds_something:
+def _check_place(path: Path) -> None:
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError("no folder can be made here: a file is in the way", where=str(path), found=there)
+    if path.exists() and any(path.iterdir()):
         raise InputError("the run folder holds something else", where=str(path), allowed="a new or empty folder, or a run's own")
 
 

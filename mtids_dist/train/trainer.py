@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mtids_dist.errors import InputError, StoppedError
 from mtids_dist.train.checkpoint import Progress
 from mtids_dist.train.config import ScaleConfig
 from mtids_dist.train.failures import told, worker_was_lost
-from mtids_dist.train.job import Leg, RunFolder, TrainJob
+from mtids_dist.train.job import CHECKPOINTS, Leg, RunFolder, TrainJob
 from mtids_dist.train.leg import dataset_of, order_seed, rank_settings
 from mtids_dist.train.metrics_log import Line, MetricsLog, Tail, read_lines
 from mtids_dist.train.run_folder import has_finished
@@ -53,7 +54,6 @@ def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) 
     :raises WorkFailedError: workers were lost more often than allowed, or training itself failed.
     """
     check_job(job)
-    folder.stop_flag.unlink(missing_ok=True)
     leg = Leg(until=job.train.epochs, start=folder.start.absolute() if folder.start.exists() else None)
     tail = Tail(folder.metrics)
     tail.skip()
@@ -94,16 +94,25 @@ def _trainer(job: TrainJob, folder: RunFolder, leg: Leg) -> TorchTrainer:
         train_loop_config=rank_settings(job, folder, leg, threads=max(1, (os.cpu_count() or 1) // scale.workers)),
         scaling_config=ScalingConfig(num_workers=scale.workers, use_gpu=use_gpu, resources_per_worker=_resources(scale)),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        datasets={"train": dataset_of(job, seed=_order_seed(job, folder, leg))},
+        datasets={"train": dataset_of(job, seed=_order_seed(job, folder, leg), name=folder.name)},
         dataset_config=DataConfig(execution_options=ingest_options()),
-        run_config=RunConfig(
-            name=folder.checkpoints.name,
+        run_config=_NamedRun(
+            name=folder.name,
             storage_path=str(folder.path.absolute()),
             failure_config=FailureConfig(max_failures=0),
             checkpoint_config=CheckpointConfig(num_to_keep=job.train.keep_checkpoints),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
+
+
+class _NamedRun(RunConfig):  # type: ignore[misc]  # Ray has no types
+    """Ray calls a run as it calls the folder of its checkpoints; this one has the run folder's name, and `checkpoints`."""
+
+    @cached_property
+    def storage_context(self) -> Any:
+        """Where Ray Train keeps what is reported."""
+        return RunConfig(name=CHECKPOINTS, storage_path=self.storage_path).storage_context
 
 
 def _order_seed(job: TrainJob, folder: RunFolder, leg: Leg) -> int:

@@ -6,7 +6,7 @@ Legend: B rows of a batch, C classes of a task.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mtids_dist.data import Batch
-from mtids_dist.evaluate import fuse, task_metrics
+from mtids_dist.evaluate import GateSums, fuse, task_metrics
 from mtids_dist.tasks import MISSING, Task
 from mtids_dist.train.learner import Learner
 
@@ -30,11 +30,15 @@ Part = tuple[Index, dict[str, Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Validation:
-    """Losses and metrics of a whole fold; `score` is the mean of the tasks' losses, each divided by log of its classes."""
+    """Losses, metrics and the gates' mean weights of a whole fold.
+
+    `score` is the mean of the tasks' losses, each divided by log of its classes; `gates` is empty for a network without gates.
+    """
 
     loss: Mapping[str, float | None]
     metrics: Mapping[str, dict[str, Any]]
     fused: Mapping[str, dict[str, Any]]
+    gates: Mapping[str, dict[str, list[float]]]
     score: float
 
 
@@ -49,13 +53,16 @@ def validate(learner: Learner, batches: Iterable[tuple[Batch, Index]], *, rows: 
     learner.model.eval()
     stripe = math.ceil(rows / dist.get_world_size())
     mine: list[Part] = []
-    for batch, index in _exactly(batches, math.ceil(stripe / batch_size)):
-        logits = {task: out.float().cpu() for task, out in learner.forward(batch.crops).items()}
-        if index is not None:
-            mine.append((index, logits, dict(batch.labels)))
+    sums = GateSums()
+    with learner.model.watched_gates() as gates:
+        for batch, index in _exactly(batches, math.ceil(stripe / batch_size)):
+            logits = {task: out.float().cpu() for task, out in learner.forward(batch.crops).items()}
+            if index is not None:
+                mine.append((index, logits, dict(batch.labels)))
+                sums.add(gates)
     gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, mine)
-    return _assess(learner.tasks, [part for parts in gathered for part in parts]) if dist.get_rank() == 0 else None
+    dist.all_gather_object(gathered, (mine, sums))
+    return _assess(learner.tasks, gathered) if dist.get_rank() == 0 else None
 
 
 def _exactly(batches: Iterable[tuple[Batch, Index]], steps: int) -> Iterator[tuple[Batch, Index | None]]:
@@ -70,7 +77,10 @@ def _exactly(batches: Iterable[tuple[Batch, Index]], steps: int) -> Iterator[tup
         yield last, None
 
 
-def _assess(tasks: Mapping[str, Task], parts: list[Part]) -> Validation:
+def _assess(tasks: Mapping[str, Task], ranks: Sequence[tuple[list[Part], GateSums]]) -> Validation:
+    parts, gates = [part for mine, _ in ranks for part in mine], GateSums()
+    for _, sums in ranks:
+        gates.merge(sums)
     order = torch.from_numpy(np.concatenate([index for index, _, _ in parts]).argsort())
     logits = {task: torch.cat([part[task] for _, part, _ in parts])[order] for task in tasks}
     labels = {task: torch.cat([part[task] for _, _, part in parts])[order] for task in tasks}
@@ -82,6 +92,7 @@ def _assess(tasks: Mapping[str, Task], parts: list[Part]) -> Validation:
         loss=loss,
         metrics={task: task_metrics(probabilities[task], labels[task]).to_json() for task in tasks},
         fused={task: task_metrics(p, labels[task]).to_json() for task, p in fused.items()},
+        gates={task: means.to_json() for task, means in gates.means().items()},
         score=sum(known) / max(len(known), 1),
     )
 

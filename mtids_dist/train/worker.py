@@ -170,6 +170,7 @@ class _RankLoop:
                 loss=dict(found.loss),
                 metrics=dict(found.metrics),
                 fused=dict(found.fused),
+                gates=dict(found.gates),
                 score=found.score,
             )
 

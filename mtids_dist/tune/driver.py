@@ -63,9 +63,8 @@ def search(job: TrainJob, config: SearchConfig, folder: SearchFolder, descriptio
     )
     pool = ray.remote(HostPool).options(num_cpus=0).remote(hosts, config.max_failures + 1)
     try:
-        event, trained = "resumed" if history.results else "started", len(history.results)
-        history.add({"event": event, "trained": trained, "hosts": groups, "resources": resources, "seed": job.seed})
-        _watch(_tuner(job, config, folder, history, starts, pool, at_a_time=groups).fit, history, on_line)
+        history.add({**_stand(history), "hosts": groups, "resources": resources, "seed": job.seed})
+        _watch(_tuner(job, config, folder, history, starts, pool, at_a_time=groups).fit, history, on_line, folder)
     finally:
         ray.kill(pool)
         remove_hosts(hosts)
@@ -73,6 +72,18 @@ def search(job: TrainJob, config: SearchConfig, folder: SearchFolder, descriptio
 
 
 OnLine = Callable[[Line], None]
+
+
+def _stand(history: History) -> Line:
+    """Where a search begins or goes on: so much was trained, so far, with so many failures, and this is the best."""
+    results, best = history.results, history.best
+    return {
+        "event": "resumed" if results else "started",
+        "trained": len(results),
+        "generation": max((line["generation"] for line in results), default=0),
+        "failed": sum(line["score"] is None for line in results) + len(history.of("dropped")),
+        "best_score": best["score"] if best else None,
+    }
 
 
 def room(job: TrainJob, config: SearchConfig, resources: Mapping[str, float]) -> tuple[int, dict[str, float], int]:
@@ -174,8 +185,8 @@ class _Over(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         return failed or len(results) >= self._config.budget
 
 
-def _watch(fit: Callable[[], Any], history: History, on_line: OnLine) -> None:
-    """Runs beside the main thread, which keeps signals and display."""
+def _watch(fit: Callable[[], Any], history: History, on_line: OnLine, folder: SearchFolder) -> None:
+    """Runs beside the main thread, which keeps signals, the stop flag and the display."""
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -191,7 +202,7 @@ def _watch(fit: Callable[[], Any], history: History, on_line: OnLine) -> None:
         while thread.is_alive():
             thread.join(POLL_S)
             told = _tell(history, told, on_line)
-            if asked.is_set():
+            if asked.is_set() or folder.stop_flag.exists():
                 raise StoppedError("stopped; the same command goes on with the generation that was under way")
     _tell(history, told, on_line)
     if failed:

@@ -67,7 +67,8 @@ class Host:
         beginning = begin(self._job, self._search, self._home, assignment)
         epochs = self._job.train.epochs // self._search.generations
         seed = order_seed(beginning.job, first_epoch=beginning.leg.until - epochs)
-        dataset = dataset_of(beginning.job, seed=seed)
+        name = f"{self._home.name}-generation-{assignment.generation}-member-{assignment.member}"
+        dataset = dataset_of(beginning.job, seed=seed, name=name)
         shards = [dataset.iterator()] if world_size == 1 else dataset.streaming_split(world_size, equal=True)
         address = ray.util.get_node_ip_address()
         with socket.socket() as free:

@@ -250,7 +250,7 @@ def test_what_a_dead_worker_did_is_done_again(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
-    assert list(map_on_ray(die_twice, folders, what="dying")) == [3, 3]
+    assert list(map_on_ray(die_twice, folders, what="dying", name="dying")) == [3, 3]
 
 
 def test_a_failure_of_the_work_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +258,6 @@ def test_a_failure_of_the_work_is_one_line(capfd: pytest.CaptureFixture[str]) ->
         raise OSError(28, f"No space left for {item}")
 
     with pytest.raises(WorkFailedError, match=r"^writing failed: .*No space left for 7.*; what is finished is kept") as failure:
-        list(map_on_ray(refuse, [7], what="writing"))
+        list(map_on_ray(refuse, [7], what="writing", name="writing"))
     assert "\n" not in str(failure.value)
     assert "Traceback" not in "".join(capfd.readouterr())

@@ -162,3 +162,19 @@ def test_hard_sharing_reads_the_pooled_trunk() -> None:
     pooled = model.trunk(crops).flatten(2).mean(2)
     for task, logits in model(crops).items():
         torch.testing.assert_close(logits, model.heads[task].linear(pooled))
+
+
+def test_watched_gates_are_those_of_the_forward_pass_and_cost_no_pass_of_their_own() -> None:
+    model, crops = random_model(3), random_crops(3)
+    passes = []
+    model.trunk.register_forward_hook(lambda *_: passes.append(1))
+    with model.watched_gates() as use:
+        model(random_crops(4))
+        model(crops)
+    assert len(passes) == 2
+    for task, gate in model.gates(crops).items():
+        for seen, expected in zip(use[task], gate, strict=True):
+            torch.testing.assert_close(seen, expected)
+    before = dict(use)
+    model(random_crops(4))
+    assert all(use[task] is before[task] for task in TASKS), "watching ends with the block"

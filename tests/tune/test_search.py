@@ -162,6 +162,28 @@ def test_a_killed_search_goes_on_with_the_same_population(store: Path, tmp_path:
     assert len(ids) == len(set(ids)) == 20
 
 
+def test_the_stop_flag_ends_a_search_that_goes_on_later(store: Path, tmp_path: Path) -> None:
+    description = write_search(tmp_path / "search.yaml", store, epochs=3, members=2)
+    folder = SearchFolder(tmp_path / "search")
+    driver = subprocess.Popen(command("tune", str(description)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    end = time.monotonic() + LIMIT_S
+    while not (folder.history.exists() and trained(folder.history, generation=1) >= 1):
+        assert driver.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    folder.stop_flag.touch()
+    output, _ = driver.communicate(timeout=LIMIT_S)
+    assert driver.returncode == 3, output
+    assert "same command goes on" in output
+    kept = History.open(folder.history).results
+    assert kept, "what was trained is not lost"
+
+    assert verb("tune", str(description)).returncode == 0
+    results = History.open(folder.history).results
+    assert results[: len(kept)] == kept
+    assert sorted((line["generation"], line["member"]) for line in results) == [(g, m) for g in (1, 2, 3) for m in (0, 1)]
+
+
 def test_members_that_fail_are_replaced_and_named(two_cpus: None, store: Path, tmp_path: Path) -> None:
     # A rate of 1e30 makes the first member's losses infinite, in every generation until it copies another.
     space = {**SPACE, "train.optimizer.learning_rate": {"low": 1e-3, "high": 1e30, "log": True}}
