@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mtids_dist.console import console, errors, say
 from mtids_dist.errors import MTIDSError
+
+if TYPE_CHECKING:
+    from mtids_dist.config import RunConfig
 
 app = typer.Typer(
     name="mtids-dist",
@@ -25,6 +29,10 @@ Run = Annotated[Path, typer.Argument(help="a run description, for example config
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one setting: a.b=c", metavar="KEY=VALUE")]
 Config = Annotated[Path | None, typer.Option("--config", help="a run description to take settings from", metavar="RUN.yaml")]
 Address = Annotated[str | None, typer.Option(help="a Ray cluster; a private local Ray by default", envvar="MTIDS_DIST_ADDRESS")]
+
+
+checks: dict[str, Callable[[RunConfig], None]] = {}
+"""Verb -> what it refuses in a description whose settings are each valid; also asked before the verb is sent anywhere."""
 
 
 def _keep_stdout(as_json: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mtids_dist.cli.app import AsJson, answer, app, epilog
+from mtids_dist.cli.app import AsJson, answer, app, checks, epilog
 from mtids_dist.console import ask, job_table, notice, progress_bar
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def submit(
     """Run any verb, or any command, as a job on a Ray cluster. Options of submit stand before or after the verb; -- ends them."""
     from mtids_dist.submit import Submission, call_of, list_upload, own_package, read_environment, send
 
-    call = call_of(words, _verbs(), working_dir)
+    call = call_of(words, _verbs(), working_dir, checks=checks)
     upload = list_upload(working_dir, exclude=exclude or [])
     upload.refuse_above(max_upload_mib)
     call.check_sent(upload)

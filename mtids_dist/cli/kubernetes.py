@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from mtids_dist.cli.app import Overrides, Run, app, epilog
+from mtids_dist.cli.app import Overrides, Run, app, checks, epilog
 from mtids_dist.console import errors, say
 
 Name = Annotated[str | None, typer.Option(help="its name; made of the verb and the run folder if not given")]
@@ -77,7 +77,10 @@ def manifest(
         **{"cron.schedule": cron, "cron.alpha": alpha or None},
     }
     settings = read_settings(site, site_overrides or [], options)
-    work, documents = render(verb, load_run(run, overrides or []), settings, run_verbs=run_verbs())
+    description = load_run(run, overrides or [])
+    if verb in checks:
+        checks[verb](description)
+    work, documents = render(verb, description, settings, run_verbs=run_verbs())
     for caution in cautions(settings, work):
         errors.print(f"mtids-dist: {caution}", markup=False)
     if not apply:

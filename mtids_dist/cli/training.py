@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 
 from mtids_dist import __version__
-from mtids_dist.cli.app import Address, AsJson, Overrides, Run, app, epilog, settings_of
+from mtids_dist.cli.app import Address, AsJson, Overrides, Run, app, checks, epilog, settings_of
 from mtids_dist.console import SearchDisplay, TrainingDisplay, evaluation_table, progress_bar, say
 from mtids_dist.observe import Tracker
+
+if TYPE_CHECKING:
+    from mtids_dist.config import RunConfig
 
 Track = Annotated[list[Tracker] | None, typer.Option("--track", help="also write to a tracker, inside the run folder")]
 
@@ -58,13 +61,13 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, track: 
     from mtids_dist.report import write_report
     from mtids_dist.shared_storage import check_shared
     from mtids_dist.train import check_job, check_run, open_run
-    from mtids_dist.tune import History, SearchFolder, check_space, search
+    from mtids_dist.tune import History, SearchFolder, search
 
     check_trackers(track or [])
 
     config = load_run(run, overrides or [])
     workers = config.train.scale.workers
-    check_space(config.job(), config.tune)
+    _check_search(config)
     if config.data.store is None:
         with ray_session(address, workers=workers), progress_bar("no data.store: phantom cohort") as bar:
             config = phantom_store(config, progress=bar)
@@ -86,6 +89,15 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, track: 
         say(f"winner: {folder.best.path}; lineage: {write_report(folder.path)}")
     if as_json:
         typer.echo(json.dumps({"best": str(folder.best.path), "winner": winner}, indent=1))
+
+
+def _check_search(config: RunConfig) -> None:
+    from mtids_dist.tune import check_space
+
+    check_space(config.job(), config.tune)
+
+
+checks["tune"] = _check_search
 
 
 @app.command(epilog=epilog("mtids-dist evaluate runs/demo/run runs/demo/store --split test"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,10 +64,13 @@ class Call:
                 )
 
 
-def call_of(words: Sequence[str], verbs: Mapping[str, Any], root: Path) -> Call:
+def call_of(
+    words: Sequence[str], verbs: Mapping[str, Any], root: Path, *, checks: Mapping[str, Callable[[RunConfig], None]]
+) -> Call:
     """What `words`, a verb and its arguments or `exec` and a command, would run in a copy of the folder `root`.
 
     :param verbs: name -> its command as typer knows it: parameters, and `make_context`, which parses.
+    :param checks: name -> what the verb refuses in a description whose settings are each valid.
     :raises InputError: no such verb, an invalid run description, a relative path where the job needs one on shared storage.
     :raises Exception: the parser's own complaint about the arguments.
     """
@@ -81,6 +84,8 @@ def call_of(words: Sequence[str], verbs: Mapping[str, Any], root: Path) -> Call:
     command = verbs[verb]
     values = command.make_context(verb, list(arguments)).params
     config = _description(command, values, root)
+    if config is not None and verb in checks:
+        checks[verb](config)
     return Call(
         verb=verb,
         words=("python", "-m", "mtids_dist", verb, *arguments),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtids_dist.cli import app
+from mtids_dist.cli.app import checks
 from mtids_dist.cli.jobs import HERE
 from mtids_dist.errors import InputError
 from mtids_dist.submit import call_of, list_upload
@@ -42,7 +43,7 @@ def test_options_of_submit_hide_none_of_a_verb() -> None:
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), min_size=1))
 def test_a_command_reaches_the_shell_as_it_was_typed(words: list[str]) -> None:
-    call = call_of(["exec", *words], VERBS, Path())
+    call = call_of(["exec", *words], VERBS, Path(), checks=checks)
     assert shlex.split(call.entrypoint) == words
     assert call.run is None
     assert call.environment == {"MTIDS_DIST_ADDRESS": "auto"}
@@ -50,7 +51,7 @@ def test_a_command_reaches_the_shell_as_it_was_typed(words: list[str]) -> None:
 
 def test_a_verb_runs_with_its_own_arguments(work: Path) -> None:
     words = ["--set", "train.epochs=5", "run.yaml", "--set", "run=/shared/runs/x y"]
-    call = call_of(["train", *words], VERBS, work)
+    call = call_of(["train", *words], VERBS, work, checks=checks)
     assert call.words == ("python", "-m", "mtids_dist", "train", *words)
     assert call.run == Path("/shared/runs/x y")
     assert call.environment["MTIDS_DIST_ADDRESS"] == "auto"
@@ -60,7 +61,7 @@ def test_a_verb_runs_with_its_own_arguments(work: Path) -> None:
 
 def test_paths_are_relative_to_the_folder_that_is_sent(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    call = call_of(["train", "./run.yaml"], VERBS, Path("work"))
+    call = call_of(["train", "./run.yaml"], VERBS, Path("work"), checks=checks)
     assert call.run == Path("/shared/runs/first")
     call.check_sent(list_upload(Path("work")))
 
@@ -77,12 +78,14 @@ def test_paths_are_relative_to_the_folder_that_is_sent(work: Path, tmp_path: Pat
 )
 def test_a_relative_path_that_the_job_would_not_find_is_refused(work: Path, words: list[str], told: str) -> None:
     with pytest.raises(InputError, match=f"submit {words[0]}: {told}: .*absolute path"):
-        call_of(words, VERBS, work).check_sent(list_upload(work))
+        call_of(words, VERBS, work, checks=checks).check_sent(list_upload(work))
 
 
 def test_a_table_that_is_sent_may_be_relative(work: Path) -> None:
     (work / "nodes.csv").touch()
-    call_of(["prepare", "/shared/archive", "nodes.csv", "/shared/store"], VERBS, work).check_sent(list_upload(work))
+    call_of(["prepare", "/shared/archive", "nodes.csv", "/shared/store"], VERBS, work, checks=checks).check_sent(
+        list_upload(work)
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,7 @@ def test_a_table_that_is_sent_may_be_relative(work: Path) -> None:
         (["train", "no.yaml"], "no such run description"),
         (["train", "run.yaml", "--set", "trian.epochs=2"], "did you mean train?"),
         (["tune", "run.yaml", "--set", "train.epochs=none"], "train.epochs"),
+        (["tune", "run.yaml", "--set", "tune.generations=3", "--set", "train.epochs=4"], "a multiple of tune.generations"),
         (["prepare", "/a", "/b", "/c", "--config", "no.yaml"], "no such run description"),
         (["train", "run.yaml", "--set", "run=runs/x"], "run is a relative path"),
         (["train", "run.yaml", "--set", "data.store=store"], "data.store is a relative path"),

@@ -35,6 +35,7 @@ GOOD = ("--image", IMAGE, "--storage", "pvc:mtids-dist", "--set", "train.scale.w
 
 # Verb, what is said beside what is always said (and wins over it), and what the line has to say.
 WRONG: dict[str, tuple[str, list[str], str]] = {
+    "space": ("tune", ["--set", "tune.space={model.norm: [group]}"], "tune.space"),
     "verb": ("fly", [], "manifest VERB: this verb has no run description to work on; found fly; allowed: evaluate, prepare"),
     "no image": ("train", ["--image", ""], "image: not an image reference"),
     "latest": ("train", ["--image", "registry.example/mtids-dist:latest"], "image: latest is whatever was pushed last"),
