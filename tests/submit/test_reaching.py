@@ -114,6 +114,7 @@ def test_what_was_typed_wins_and_says_so() -> None:
         ({}, "http://127.0.0.1:8265"),
         ({"RAY_ADDRESS": "http://other:8265"}, "http://other:8265"),
         ({"RAY_ADDRESS": "10.0.0.1:6379"}, "http://127.0.0.1:8265"),
+        ({"RAY_API_SERVER_ADDRESS": "third:8265"}, "http://third:8265"),
         ({"RAY_ADDRESS": "http://other:8265", "RAY_API_SERVER_ADDRESS": "https://third"}, "https://third"),
     ],
 )
