@@ -41,6 +41,20 @@ def ray_session(address: str | None, *, workers: int = 1) -> Iterator[None]:
         ray.shutdown()
 
 
+def crowded(cpus: float) -> str:
+    """What to tell a user whose work wants `cpus` and one more to read data, where others on the cluster leave less than that
+    and reading may stand still; empty where there is room, or never was."""
+    import ray
+
+    everything, free = ray.cluster_resources().get("CPU", 0.0), ray.available_resources().get("CPU", 0.0)
+    if free + 1e-6 >= min(cpus + 1.0, everything):
+        return ""
+    return (
+        f"{free:g} of the cluster's {everything:g} CPUs are free, this wants {min(cpus + 1.0, everything):g}: "
+        "it may stand still until other work ends"
+    )
+
+
 def _start_local(cpus: int) -> None:
     import ray
 

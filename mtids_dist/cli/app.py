@@ -79,6 +79,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for bad arguments
             raise
-        errors.print(f"mtids-dist: {' '.join(error.format_message().split())}", markup=False)
+        if said := " ".join(error.format_message().split()):  # nothing where a bare group has just shown its help
+            errors.print(f"mtids-dist: {said}", markup=False)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -29,11 +29,21 @@ app.add_typer(jobs, name="jobs")
 
 Dashboard = Annotated[
     str | None,
-    typer.Option(help="the cluster's dashboard; else RAY_API_SERVER_ADDRESS, else this machine's", metavar="http://HEAD:8265"),
+    typer.Option(
+        help="the cluster's dashboard; else RAY_API_SERVER_ADDRESS, an http RAY_ADDRESS, this machine's",
+        metavar="http://HEAD:8265",
+    ),
 ]
 JobId = Annotated[str, typer.Argument(help="the id that submit printed", metavar="ID")]
 Words = Annotated[list[str], typer.Argument(help="a verb and its arguments, or: exec -- COMMAND", metavar="VERB ARGS...")]
-Environment = Annotated[list[str] | None, typer.Option("--env", help="for the job and its workers", metavar="KEY=VALUE")]
+Environment = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        help="for the job and its workers; may be repeated; $NAME is filled in there; no secrets: every job can read it",
+        metavar="KEY=VALUE",
+    ),
+]
 
 
 @app.command(
@@ -48,15 +58,22 @@ def submit(
     job_id: Annotated[str | None, typer.Option("--id", help="of the job; by default made of what runs")] = None,
     working_dir: Annotated[Path, typer.Option(help="folder that is sent, and that relative paths lie in")] = Path(),
     environment: Environment = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="leave out too, as in .gitignore", metavar="PATTERN")] = None,
-    max_upload_mib: Annotated[float, typer.Option(help="refuse to send more")] = 100.0,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="leave out too, as in .gitignore; may be repeated", metavar="PATTERN")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="send though it would be left out, as in .gitignore", metavar="PATTERN")
+    ] = None,
+    max_upload_mib: Annotated[float, typer.Option(help="refuse to send more", min=0.0)] = 100.0,
     send_package: Annotated[bool, typer.Option("--send-package", help="send mtids_dist, which the cluster lacks")] = False,
 ) -> int:
-    """Run any verb, or any command, as a job on a Ray cluster. Options of submit stand before or after the verb; -- ends them."""
+    """Run any verb (prepare, train, tune, evaluate, ...; their arguments as always), or exec -- any command, as a job on a Ray
+    cluster. Options of submit stand before or after the verb; -- ends them.
+    """
     from mtids_dist.submit import Submission, call_of, list_upload, own_package, read_environment, send
 
     call = call_of(words, _verbs(), working_dir, checks=checks)
-    upload = list_upload(working_dir, exclude=exclude or [])
+    upload = list_upload(working_dir, exclude=exclude or [], include=include or [], named=tuple(call.reads.values()))
     upload.refuse_above(max_upload_mib)
     call.check_sent(upload)
     submission = Submission(
@@ -118,7 +135,9 @@ def stop(
     address: Dashboard = None,
     as_json: AsJson = False,
 ) -> int:
-    """Stop a job: its run writes a checkpoint first, and the same description goes on from it. Exit code 0: nothing was lost."""
+    """Stop a job: its run writes a checkpoint first, and the same description goes on from it. What has not ended after --grace,
+    and what has no run to keep, Ray ends: SIGTERM, then SIGKILL (a run has 120 s for it). Exit code 0: no run lost anything.
+    """
     from mtids_dist.submit import stop as stop_job
 
     stopped = stop_job(_cluster(address), job_id, grace_s=grace, say=notice)
@@ -130,7 +149,8 @@ def stop(
 def fetch(
     job_id: JobId,
     out: Annotated[
-        Path | None, typer.Option(help="the folder to make; by default of the run's name, here", metavar="FOLDER")
+        Path | None,
+        typer.Option(help="a new folder, or one that was fetched before; by default of the run's name", metavar="FOLDER"),
     ] = None,
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="and what the run would go on from")] = False,
     address: Dashboard = None,
@@ -168,7 +188,7 @@ def _follow(cluster: Cluster, job_id: str) -> int:
     from mtids_dist.submit import Follower
     from mtids_dist.submit import stop as stop_job
 
-    follower = Follower(cluster, job_id, _write)
+    follower = Follower(cluster, job_id, _write, say=notice)
     while True:
         try:
             job = follower.follow()

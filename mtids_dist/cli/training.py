@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,9 +27,9 @@ def train(run: Run, overrides: Overrides = None, address: Address = None, track:
     from mtids_dist.config import load_run
     from mtids_dist.embedded import phantom_store
     from mtids_dist.observe import check_trackers, each, observers, of_training
-    from mtids_dist.ray_session import ray_session
+    from mtids_dist.ray_session import crowded, ray_session
     from mtids_dist.shared_storage import check_shared
-    from mtids_dist.train import check_job, check_run, open_run
+    from mtids_dist.train import check_job, check_run, cpus_of, open_run
     from mtids_dist.train import train as fit
 
     check_trackers(track or [])
@@ -46,6 +47,8 @@ def train(run: Run, overrides: Overrides = None, address: Address = None, track:
     with ray_session(address, workers=workers), TrainingDisplay() as display:
         check_shared(**config.paths())
         open_run(config.folder, config.resolved())
+        if full := crowded(cpus_of(config.train.scale)):
+            say(full)
         with watched as watching:
             fit(config.job(), config.folder, on_line=each(display, of_training(watching)))
     say(f"trained: {config.folder.weights}")
@@ -57,7 +60,7 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, track: 
     from mtids_dist.config import load_run
     from mtids_dist.embedded import phantom_store
     from mtids_dist.observe import check_trackers, each, observers, of_search
-    from mtids_dist.ray_session import ray_session
+    from mtids_dist.ray_session import crowded, ray_session
     from mtids_dist.report import write_report
     from mtids_dist.shared_storage import check_shared
     from mtids_dist.train import check_job, check_run, open_run
@@ -83,6 +86,8 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, track: 
         with ray_session(address, workers=workers), SearchDisplay(config.tune.budget) as display:
             check_shared(**config.paths())
             open_run(folder, config.resolved())
+            if full := crowded(math.inf):  # a search takes all that there is
+                say(full)
             with watched as watching:
                 on_line = each(display, of_search(watching))
                 winner = search(config.job(), config.tune, folder, config.resolved(), on_line=on_line)

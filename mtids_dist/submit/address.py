@@ -28,6 +28,11 @@ class Address:
     overruled: tuple[str, ...] = ()
 
     @property
+    def where(self) -> str:
+        """For a message about it."""
+        return f"--address {self.url}" if self.source == "--address" else f"{self.url} ({self.source})"
+
+    @property
     def note(self) -> str:
         """What the user should be told about the choice; nothing where it is plain."""
         if self.overruled:
@@ -61,7 +66,8 @@ def choose_address(typed: str | None, environ: Mapping[str, str]) -> Address:
         # Inside a job RAY_ADDRESS is where the cluster's own port listens, which is no dashboard.
         if name == OVERRIDING[0] or value.startswith(("http://", "https://")):
             return Address(_url(value, name), name)
-    return Address(LOCAL, "no --address was given")
+    unfit = " and ".join(f"{name}={value}" for name, value in named.items())
+    return Address(LOCAL, "no --address was given" + (f", and {unfit} is no dashboard's address" if unfit else ""))
 
 
 def find_token(environ: Mapping[str, str]) -> Token | None:

@@ -89,15 +89,15 @@ def call_of(
     return Call(
         verb=verb,
         words=("python", "-m", "mtids_dist", verb, *arguments),
-        run=_run_folder(verb, config) if config is not None and _keeps_run(command) else None,
+        run=_run_folder(verb, config, root) if config is not None and _keeps_run(command) else None,
         reads=dict(_relative_arguments(command, values)),
     )
 
 
 def _no_such_verb(verb: str, verbs: Mapping[str, Any]) -> InputError:
     near = get_close_matches(verb, verbs, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return InputError("no such verb", where="submit", found=verb or "none", allowed=f"{hint}({', '.join((*verbs, EXEC))})")
+    hint = f"did you mean {near[0]}? one of " if near else ""
+    return InputError("no such verb", where="submit", found=verb or "none", allowed=f"{hint}{', '.join((*verbs, EXEC))}")
 
 
 def _is_description(parameter: Any) -> bool:
@@ -120,7 +120,7 @@ def _description(command: Any, values: Mapping[str, Any], root: Path) -> RunConf
     return load_run(root / path, overrides) if path else parse_run(with_overrides({}, overrides), where="--set")
 
 
-def _run_folder(verb: str, config: RunConfig) -> Path:
+def _run_folder(verb: str, config: RunConfig, root: Path) -> Path:
     """The run folder, once every path in the description is one that a job can use."""
     for key, path in _paths(config):
         if not path.is_absolute():
@@ -128,7 +128,7 @@ def _run_folder(verb: str, config: RunConfig) -> Path:
                 f"{key} is a relative path, and a job has another working directory",
                 where=f"submit {verb}",
                 found=path,
-                allowed=f"an absolute path on storage that every node sees, for example --set {key}=/shared/{path}",
+                allowed=f"an absolute path that every node sees; if that is here: --set {key}={root.absolute() / path}",
             )
     return config.run
 

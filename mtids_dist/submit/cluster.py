@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -75,8 +76,19 @@ class Cluster:
 
     def log(self, job_id: str) -> str:
         """All that the job has written so far."""
-        with self._reached():
-            return str(self._client.get_job_logs(job_id))
+        try:
+            with self._reached():
+                return str(self._client.get_job_logs(job_id))
+        except _NotUtf8Error:
+            return self._log_file(job_id)
+
+    def _log_file(self, job_id: str) -> str:
+        """The log as bytes, where Ray can't read it as text; what is no UTF-8 is replaced."""
+        job = self.known_job(job_id)
+        if job.node_id is None:
+            return ""
+        data = b"".join(self.read(job.node_id, f"job-driver-{job_id}.log"))
+        return re.sub("\r\n?", "\n", data.decode(errors="replace"))  # as Ray does it
 
     def tail(self, job_id: str) -> AsyncIterator[str]:
         """The job's log from its beginning, in pieces, as it grows. May end or break off while the job still runs."""
@@ -120,10 +132,16 @@ class Cluster:
             text = str(error)
             if "status code 404" in text:
                 raise _NoSuchJobError(text) from None
+            if "UnicodeDecodeError" in text:
+                raise _NotUtf8Error(text) from None
             raise LostError(f"{self.address.url}: {text.strip().rstrip('.').splitlines()[-1]}") from None
 
 
 class _NoSuchJobError(WorkFailedError):
+    pass
+
+
+class _NotUtf8Error(WorkFailedError):
     pass
 
 
@@ -159,7 +177,7 @@ def _client(address: Address, token: Token | None) -> Any:
 def _ray_version(address: Address, token: Token | None) -> str:
     import requests
 
-    where = f"{address.source} {address.url}"
+    where = address.where
     try:
         answer = requests.get(f"{address.url}/api/version", headers=_headers(token), timeout=(CONNECT_S, ANSWER_S))
         if answer.status_code in (401, 403):
@@ -208,7 +226,8 @@ def _reason(error: BaseException) -> str:
     """The words at the bottom of a chain of wrapped connection errors."""
     while (inner := error.__context__ or next((a for a in error.args if isinstance(a, BaseException)), None)) is not None:
         error = inner
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return said if said.isprintable() else "something else than HTTP"
 
 
 def _job(details: Any) -> Job:

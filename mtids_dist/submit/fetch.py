@@ -38,14 +38,22 @@ class Fetched:
     files: int
     size_bytes: int
     copied: bool
+    finished: bool
 
     def __str__(self) -> str:
         way = "copied: this machine sees the run folder" if self.copied else "over the dashboard's port"
-        return f"{self.folder}: {self.files} files, {mib(self.size_bytes)}, checksums agree ({way})"
+        rest = "" if self.finished else "; the job goes on"
+        return f"{self.folder}: {self.files} files, {mib(self.size_bytes)}, checksums agree ({way}){rest}"
 
     def to_json(self) -> dict[str, Any]:
         """The same."""
-        return {"folder": str(self.folder), "files": self.files, "bytes": self.size_bytes, "copied": self.copied}
+        return {
+            "folder": str(self.folder),
+            "files": self.files,
+            "bytes": self.size_bytes,
+            "copied": self.copied,
+            "finished": self.finished,
+        }
 
 
 def fetch(cluster: Cluster, job: Job, target: Path | None, *, states: bool = False, progress: Progress) -> Fetched:
@@ -57,7 +65,9 @@ def fetch(cluster: Cluster, job: Job, target: Path | None, *, states: bool = Fal
     :raises WorkFailedError: it could not be packed, or never came with the right checksums.
     """
     if job.run is None:
-        raise InputError("this job has no run folder", where=job.id, found=job.entrypoint, allowed="a job of train or tune")
+        raise InputError(
+            "this job has no run folder of its own", where=job.id, found=job.entrypoint, allowed="a job of train or tune"
+        )
     target = (target or Path(job.run.name)).absolute()
     _refuse_place(target, job.run)
     leave = () if states else STATES
@@ -76,7 +86,7 @@ def fetch(cluster: Cluster, job: Job, target: Path | None, *, states: bool = Fal
                 else:
                     raise WorkFailedError(f"{job.run} could not be packed: {said.strip().splitlines()[-1]}")
         (draft / MARK).write_text(json.dumps({"job": job.id, "run": str(job.run), "from": cluster.address.url}) + "\n")
-    return Fetched(target, len(files), sum((target / name).stat().st_size for name in files), copied)
+    return Fetched(target, len(files), sum((target / name).stat().st_size for name in files), copied, job.state.is_over)
 
 
 def _refuse_place(target: Path, run: Path) -> None:
@@ -96,8 +106,12 @@ def _word(said: str, word: str) -> str | None:
 @contextmanager
 def _draft(target: Path) -> Iterator[Path]:
     """A folder that takes the target's place when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as home:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        raise InputError(f"no folder can be made there: {error.strerror}", where=f"--out {target}") from None
+    with made as home:
         draft, before = Path(home, "draft"), Path(home, "before")
         draft.mkdir()
         yield draft

@@ -21,8 +21,16 @@ PATIENCE_S = 600.0
 class Follower:
     """Writes a job's log from its first character to its last, each of them once; `follow` may be called again to go on."""
 
-    def __init__(self, cluster: Cluster, job_id: str, write: Callable[[str], object], *, patience_s: float = PATIENCE_S) -> None:
-        self._cluster, self._job_id, self._write, self._patience_s = cluster, job_id, write, patience_s
+    def __init__(
+        self,
+        cluster: Cluster,
+        job_id: str,
+        write: Callable[[str], object],
+        *,
+        say: Callable[[str], object],
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._cluster, self._job_id, self._write, self._say, self._patience_s = cluster, job_id, write, say, patience_s
         self._written = 0
 
     def follow(self) -> Job:
@@ -40,13 +48,19 @@ class Follower:
 
     def _look(self) -> Job:
         """Where the job stands, and what of its log has not come yet: a stream may end before the last lines."""
-        give_up, pause_s = time.monotonic() + self._patience_s, AGAIN_S
+        give_up, pause_s, lost = time.monotonic() + self._patience_s, AGAIN_S, False
         while True:
             try:
-                return self._look_once()
+                job = self._look_once()
+                if lost:
+                    self._say("the cluster answers again")
+                return job
             except LostError as error:
                 if time.monotonic() > give_up:
                     raise WorkFailedError(f"{error}, for {self._patience_s:g} s; {self._job_id} may still run") from None
+                if not lost:
+                    self._say(f"{error}; trying again for {self._patience_s:g} s")
+                lost = True
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, AGAIN_AT_MOST_S)
 

@@ -15,6 +15,8 @@ from mtids_dist.submit.on_cluster import NO_FOLDER
 from mtids_dist.submit.states import Job
 
 POLL_S = 0.5
+RAYS_WAIT_S = 3
+"""RAY_JOB_STOP_WAIT_TIME_S of a job that doesn't say."""
 
 
 class How(str, Enum):
@@ -61,7 +63,7 @@ def stop(cluster: Cluster, job_id: str, *, grace_s: float, say: Callable[[str], 
             return Stop(job, How.FLAG)
         say(f"no checkpoint within {grace_s:g} s")
     cluster.stop(job_id)
-    say(f"Ray ends {job_id}: SIGTERM now, SIGKILL later")
+    say(f"Ray ends {job_id}: SIGTERM now, SIGKILL {STOP_WAIT_S if job.run else RAYS_WAIT_S} s later")
     job = _wait(cluster, job_id, STOP_WAIT_S + 30.0)
     return Stop(job, How.SIGNAL if job.state.is_over else How.NOT_YET)
 

@@ -21,6 +21,8 @@ from mtids_dist.submit.upload import Upload, list_upload
 
 ID_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PACKAGE = Path(__file__).parents[1]
+OF_RAY = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+"""What Ray itself tells a job; another value is dropped, or the job never starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class Submission:
             "runtime_env": runtime_env,
             "files": _listed(self.upload),
             "bytes": self.upload.size_bytes,
-            "left_out": dict(self.upload.left_out),
+            "left_out": {reason: list(names) for reason, names in self.upload.left_out.items()},
             **({"package_files": _listed(self.package)} if self.package else {}),
         }
 
@@ -107,12 +109,14 @@ def own_package() -> Upload:
 def read_environment(pairs: Sequence[str]) -> dict[str, str]:
     """`KEY=VALUE` words as a mapping.
 
-    :raises InputError: a word that is none.
+    :raises InputError: a word that is none, or a variable that is Ray's own.
     """
     found = dict(pair.partition("=")[::2] for pair in pairs)
     for pair in pairs:
         if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", pair):
             raise InputError("no KEY=VALUE", where="--env", found=pair, allowed="for example GLOO_SOCKET_IFNAME=eth0")
+    for name in found.keys() & set(OF_RAY):
+        raise InputError("Ray sets this variable itself", where="--env", found=name)
     return found
 
 

@@ -1,48 +1,23 @@
-"""What of a folder would be sent to a cluster, and what never is."""
+"""What of a folder would be sent to a cluster: a list first, then the bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pathspec import GitIgnoreSpec
-
 from mtids_dist.errors import InputError
+from mtids_dist.submit.left_out import Rules
 
 MIB = 1 << 20
 MAX_FILES = 20_000
 """Above it the folder is not meant: a home directory, an archive."""
 NAMED = 5
 """How many of the largest files a refusal names."""
-
-LEFT_OUT: Mapping[str, Sequence[str]] = {
-    "version control": (".git", ".hg/", ".svn/"),
-    "patients' images": ("*.dcm", "*.dicom", "*.ima", "dicomdir", "*.nii", "*.nii.gz", "*.nrrd", "*.mha", "*.mhd"),
-    "Parquet": ("*.parquet",),
-    "checkpoints and weights": ("checkpoints/", "generations/", "*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.distcp"),
-    "secrets": (
-        *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
-        *("auth_token*", "*kubeconfig*", "credentials", "credentials.json", ".netrc", ".pypirc", ".git-credentials"),
-        *(".ssh/", ".aws/", ".azure/", ".gcloud/", ".kube/", ".ray/", ".docker/", "private/", "secrets/"),
-    ),
-    "environments and caches": (
-        *(".venv/", "venv/", "node_modules/", "__pycache__/", "*.pyc", ".*_cache/", ".cache/", ".hypothesis/", ".tox/", ".nox/"),
-        *("*.egg-info/", ".ipynb_checkpoints/", ".ds_store"),
-    ),
-}
-"""Reason -> patterns as in .gitignore, in lower case; `private/` is where a store keeps its key and the way back to patients."""
-RUN_FILES = ("run.yaml", "versions.json")
-STORE_FILE = "manifest.json"
-"""What tells a run folder and a store: they belong on the cluster's storage, and a run must not change what is sent."""
-IGNORE_FILES = (".gitignore", ".rayignore")
-IGNORED = "named in .gitignore, .rayignore or --exclude"
-LINK = "links that lead out of the folder"
-SNIFFED = 4096
 
 
 @dataclass(frozen=True)
@@ -55,11 +30,11 @@ class SentFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """The files of a folder that are sent, in order, and how many were left out for which reason (a folder counts as one)."""
+    """The files of a folder that are sent, in order, and reason -> what was left out for it (a folder stands for all in it)."""
 
     root: Path
     files: tuple[SentFile, ...]
-    left_out: Mapping[str, int]
+    left_out: Mapping[str, Sequence[str]]
 
     @property
     def size_bytes(self) -> int:
@@ -76,23 +51,27 @@ class Upload:
         return any(Path(file.path) == Path(os.path.normpath(path)) for file in self.files)
 
     def digest(self) -> str:
-        """SHA-256 over names, contents and whether each can be executed."""
+        """SHA-256 over names, contents and whether each can be executed.
+
+        :raises InputError: a file has gone since it was listed.
+        """
         found = hashlib.sha256()
         for file in self.files:
-            source = self.root / file.path
-            found.update(f"{file.path}\0{os.access(source, os.X_OK):d}\0".encode())
-            found.update(hashlib.sha256(source.read_bytes()).digest())
+            found.update(f"{file.path}\0{os.access(self.root / file.path, os.X_OK):d}\0".encode())
+            found.update(hashlib.sha256(self._read(file)).digest())
         return found.hexdigest()
 
     def write_zip(self, target: Path) -> None:
-        """Packs the files; same files, same bytes."""
+        """Packs the files; same files, same bytes.
+
+        :raises InputError: a file has gone since it was listed.
+        """
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
             for file in self.files:
-                source = self.root / file.path
                 entry = zipfile.ZipInfo(str(file.path))  # of 1980, whatever the clock says
                 entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = (0o755 if os.access(source, os.X_OK) else 0o644) << 16
-                packed.writestr(entry, source.read_bytes())
+                entry.external_attr = (0o755 if os.access(self.root / file.path, os.X_OK) else 0o644) << 16
+                packed.writestr(entry, self._read(file))
 
     def refuse_above(self, limit_mib: float) -> None:
         """Refuses what is larger than the limit.
@@ -117,24 +96,37 @@ class Upload:
     def __str__(self) -> str:
         text = f"{len(self.files)} files, {mib(self.size_bytes)}, of {self.root}"
         if self.left_out:
-            text += "; left out: " + ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+            counted = ", ".join(f"{len(names)} {reason}" for reason, names in self.left_out.items())
+            text += f"; left out (--dry-run names them): {counted}"
         return text
 
+    def _read(self, file: SentFile) -> bytes:
+        try:
+            return (self.root / file.path).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"a file that was to be sent can't be read any more: {error.strerror}",
+                where=f"--working-dir {self.root}",
+                found=file.path,
+            ) from None
 
-def list_upload(root: Path, *, exclude: Sequence[str] = ()) -> Upload:
+
+def list_upload(root: Path, *, exclude: Sequence[str] = (), include: Sequence[str] = (), named: Collection[Path] = ()) -> Upload:
     """What of `root` would be sent.
 
-    DICOM files and private keys are also known by their first bytes, whatever they are called.
+    DICOM files, tables of patients and private keys are also known by what they hold, whatever they are called.
 
     :param exclude: further patterns, as in .gitignore.
+    :param include: patterns of what is sent though it would be left out.
+    :param named: paths relative to `root` that the job's arguments name: they are sent, too.
     :raises InputError: no such folder, or so many files that another folder must be meant.
     """
     root = root.absolute()
     if not root.is_dir():
         raise InputError("no such folder", where=f"--working-dir {root}")
-    walk = _Walk(root, exclude)
-    files = sorted(walk.files(), key=lambda file: file.path)
-    return Upload(root, tuple(files), dict(sorted(walk.left_out.items())))
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
+    files = sorted(_walk(root, Rules(root, exclude=exclude, include=include, named=named), left_out), key=lambda file: file.path)
+    return Upload(root, tuple(files), {reason: sorted(names) for reason, names in sorted(left_out.items())})
 
 
 def mib(size_bytes: int) -> str:
@@ -142,83 +134,34 @@ def mib(size_bytes: int) -> str:
     return f"{size_bytes / MIB:.1f} MiB" if size_bytes >= MIB / 10 else f"{size_bytes / 1024:.1f} KiB"
 
 
-class _Walk:
-    def __init__(self, root: Path, exclude: Sequence[str]) -> None:
-        self._root = root
-        self._never = {reason: GitIgnoreSpec.from_lines(patterns) for reason, patterns in LEFT_OUT.items()}
-        self._exclude = GitIgnoreSpec.from_lines(exclude)
-        self._ignores: list[tuple[Path, GitIgnoreSpec]] = []
-        self.left_out: Counter[str] = Counter()
-
-    def files(self) -> Iterator[SentFile]:
-        number = 0
-        for folder, folders, names in os.walk(self._root):
-            self._read_ignores(Path(folder), names)
-            folders[:] = sorted(name for name in folders if self._is_kept(Path(folder, name), is_folder=True))
-            for name in names:
-                path = Path(folder, name)
-                if self._is_kept(path, is_folder=False):
-                    number += 1
-                    self._refuse_too_many(number)
-                    yield SentFile(PurePosixPath(path.relative_to(self._root).as_posix()), path.stat().st_size)
-
-    def _is_kept(self, path: Path, *, is_folder: bool) -> bool:
-        reason = self._reason(path, is_folder=is_folder)
+def _walk(root: Path, rules: Rules, left_out: defaultdict[str, list[str]]) -> Iterator[SentFile]:
+    def is_kept(path: Path, *, is_folder: bool) -> bool:
+        reason = rules.reason(path, is_folder=is_folder)
         if reason is not None:
-            self.left_out[reason] += 1
+            left_out[reason].append(_printable(path.relative_to(root)) + ("/" if is_folder else ""))
         return reason is None
 
-    def _reason(self, path: Path, *, is_folder: bool) -> str | None:
-        """Why it is left out, if it is."""
-        name = self._name(path, self._root, is_folder=is_folder)
-        for reason, never in self._never.items():
-            if never.match_file(name.lower()):
-                return reason
-        if self._exclude.match_file(name) or any(
-            ignore.match_file(self._name(path, base, is_folder=is_folder))
-            for base, ignore in self._ignores
-            if path.is_relative_to(base)
-        ):
-            return IGNORED
-        if path.is_symlink() and (is_folder or not path.resolve().is_relative_to(self._root.resolve())):
-            return LINK
-        return _folder_of_ours(path) if is_folder else _told_by_content(path)
-
-    @staticmethod
-    def _name(path: Path, base: Path, *, is_folder: bool) -> str:
-        return path.relative_to(base).as_posix() + ("/" if is_folder else "")
-
-    def _read_ignores(self, folder: Path, names: Sequence[str]) -> None:
-        for name in IGNORE_FILES:
-            if name in names:
-                lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
-                self._ignores.append((folder, GitIgnoreSpec.from_lines(lines)))
-
-    def _refuse_too_many(self, number: int) -> None:
-        if number > MAX_FILES:
-            raise InputError(
-                "too many files to send",
-                where=f"--working-dir {self._root}",
-                found=f"more than {MAX_FILES}",
-                allowed="a folder with the run description and what it needs, or --exclude PATTERN",
-            )
+    number = 0
+    for place, folders, names in os.walk(root):
+        folder = Path(place)
+        rules.read_ignores(folder, names)
+        folders[:] = sorted(name for name in folders if is_kept(folder / name, is_folder=True))
+        for path in (folder / name for name in names):
+            if is_kept(path, is_folder=False):
+                number += 1
+                _refuse_too_many(root, number)
+                yield SentFile(PurePosixPath(path.relative_to(root).as_posix()), path.stat().st_size)
 
 
-def _folder_of_ours(path: Path) -> str | None:
-    if (path / "pyvenv.cfg").exists():
-        return "environments and caches"
-    if all((path / name).exists() for name in RUN_FILES):
-        return "run folders"
-    return "stores" if (path / STORE_FILE).exists() and any(path.glob("*.parquet")) else None
+def _printable(path: Path) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _told_by_content(path: Path) -> str | None:
-    if not path.is_file():
-        return LINK
-    with path.open("rb") as file:
-        start = file.read(SNIFFED)
-    if start[128:132] == b"DICM":
-        return "patients' images"
-    if start[:4] == b"PAR1":
-        return "Parquet"
-    return "secrets" if b"PRIVATE KEY-----" in start else None
+def _refuse_too_many(root: Path, number: int) -> None:
+    if number > MAX_FILES:
+        raise InputError(
+            "too many files to send",
+            where=f"--working-dir {root}",
+            found=f"more than {MAX_FILES}",
+            allowed="a folder with the run description and what it needs, or --exclude PATTERN",
+        )

@@ -14,13 +14,14 @@ from mtids_dist.train.run_folder import check_run, open_run
 if TYPE_CHECKING:
     from mtids_dist.train.checkpoint import PortableState, Progress
     from mtids_dist.train.leg import Place, dataset_of, import_all, order_seed, train_leg
-    from mtids_dist.train.trainer import check_job, gpus_per_worker, train
+    from mtids_dist.train.trainer import check_job, cpus_of, gpus_per_worker, train
 
 _LAZY = {
     "PortableState": "checkpoint",
     "Place": "leg",
     "Progress": "checkpoint",
     "check_job": "trainer",
+    "cpus_of": "trainer",
     "dataset_of": "leg",
     "gpus_per_worker": "trainer",
     "import_all": "leg",
@@ -41,6 +42,7 @@ __all__ = [
     "TrainJob",
     "check_job",
     "check_run",
+    "cpus_of",
     "dataset_of",
     "gpus_per_worker",
     "import_all",

@@ -128,6 +128,11 @@ def gpus_per_worker(scale: ScaleConfig) -> float:
     return 1.0 if ray.cluster_resources().get("GPU", 0) >= scale.workers else 0.0
 
 
+def cpus_of(scale: ScaleConfig) -> float:
+    """What all workers together take of the cluster's CPUs."""
+    return scale.workers * _resources(scale)["CPU"]
+
+
 def _resources(scale: ScaleConfig) -> dict[str, float]:
     """Leaves a CPU for Ray Data: when Train reserves every one of them, reading stalls."""
     spare = ray.cluster_resources().get("CPU", 1.0) - 1.0

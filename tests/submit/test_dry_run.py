@@ -33,7 +33,7 @@ def test_it_prints_what_would_be_sent(cli: CommandLine, work: Path) -> None:
         },
         "files": [{"path": "run.yaml", "bytes": (work / "run.yaml").stat().st_size}],
         "bytes": (work / "run.yaml").stat().st_size,
-        "left_out": {"patients' images": 1},
+        "left_out": {"patients' images": ["scan.dcm"]},
     }
 
 

@@ -236,6 +236,14 @@ def test_a_dropped_connection_neither_loses_nor_repeats_lines(cluster: LocalClus
     assert numbers == list(range(1, 401))
 
 
+def test_a_log_that_is_not_utf8_is_read(cluster: LocalCluster, work: Path) -> None:
+    tell = r"import sys; sys.stdout.buffer.write(b'good\n\xff bad\nlast\n')"
+    done = cluster.run("submit", "exec", "--id", "bytes", "--follow", "--", "python", "-c", tell)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("good\n\N{REPLACEMENT CHARACTER} bad\nlast\n")
+    assert cluster.run("jobs", "logs", "bytes").stdout == done.stdout
+
+
 def test_an_interrupt_without_a_terminal_detaches(cluster: LocalCluster, work: Path) -> None:
     following = cluster.start("submit", "exec", "--id", "goes-on-alone", "--follow", "--", "sleep", "600")
     wait_until(lambda: listed(cluster).get("goes-on-alone", {}).get("state") == "RUNNING")

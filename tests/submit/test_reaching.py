@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -122,6 +123,23 @@ def test_what_stands_in_for_an_address(environ: dict[str, str], url: str) -> Non
     address = choose_address(None, environ)
     assert address.url == url
     assert url in address.note
+
+
+def test_an_address_that_is_not_followed_is_named() -> None:
+    assert "RAY_ADDRESS=10.0.0.1:6379 is no dashboard's address" in choose_address(None, {"RAY_ADDRESS": "10.0.0.1:6379"}).note
+
+
+def test_a_server_of_something_else(cli: CommandLine) -> None:
+    def greet(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                listening.accept()[0].sendall(b"\x00\x00\x12\x04\xff\xfe\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        Thread(target=greet, args=(listening,), daemon=True).start()
+        line = cli.refused("jobs", "list", "--address", f"http://127.0.0.1:{listening.getsockname()[1]}")
+    assert line.isprintable()
+    assert "no Ray dashboard answers" in line
 
 
 @pytest.mark.parametrize("typed", ["ray://head:10001", "auto", "http://", "file:///x", "a b"])

@@ -11,15 +11,35 @@ import pytest
 from mtids_dist.errors import InputError
 from mtids_dist.submit import list_upload, own_package
 
-SENT = ["configs/run.yaml", "code/model.py", "code/private.py", "nodes.csv", "notes.txt", "run.sh", "runs/readme.txt"]
+SENT = [
+    "configs/run.yaml",
+    "code/model.py",
+    "code/private.py",
+    "code/secrets.py",
+    "code/tokens.py",
+    "nodes.csv",
+    "notes.txt",
+    "run.sh",
+    "runs/readme.txt",
+]
 NEVER = {
     "version control": [".git/config", "sub/.git"],
     "patients' images": ["scan/1.dcm", "scan/2.DCM", "scan/DICOMDIR", "scan/ct.nii.gz"],
+    "arrays and archives": ["crops.npy", "scans.zip", "scans.tar.gz", "one.gz", "volume.h5", "cache.zarr/.zarray"],
     "Parquet": ["part-0.parquet"],
     "checkpoints and weights": ["runs/checkpoints/a/state.json", "model.safetensors", "old.pt"],
     "secrets": [
         *(".env", "deploy/.env.production", "tls.pem", "server.key", "id_rsa", "id_ed25519.pub", "auth_token", "kubeconfig"),
-        *("my-kubeconfig.yaml", ".aws/credentials", ".ray/auth_token", "store/private/lookup.csv", ".netrc"),
+        *("prod.env", ".npmrc", ".pgpass", ".huggingface_token", "token.txt", "password.txt", "secrets.yaml", "x.kdbx"),
+        *(
+            "terraform.tfstate",
+            "gcp-credentials.json",
+            "my-kubeconfig.yaml",
+            ".aws/credentials",
+            ".ray/auth_token",
+            "store/private/lookup.csv",
+            ".netrc",
+        ),
     ],
     "environments and caches": [".venv/bin/python", "own-env/pyvenv.cfg", "code/__pycache__/m.pyc", ".ruff_cache/x"],
     "run folders": ["runs/first/run.yaml"],
@@ -50,6 +70,8 @@ def test_only_what_a_job_needs_is_sent(folder: Path) -> None:
     upload = list_upload(folder, exclude=["*.log"])
     assert [str(file.path) for file in upload.files] == sorted([".gitignore", "code/.rayignore", *SENT])
     assert set(upload.left_out) == set(NEVER)
+    assert ".ray/" in upload.left_out["secrets"], "a folder stands for what is in it"
+    assert "terraform.tfstate" in upload.left_out["secrets"]
     assert upload.size_bytes == sum((folder / name).stat().st_size for name in names(folder, "*.log"))
 
 
@@ -57,8 +79,37 @@ def test_a_file_is_known_by_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "IM0001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100)
     (tmp_path / "table.bin").write_bytes(b"PAR1....PAR1")
     (tmp_path / "mykey.txt").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n")
+    (tmp_path / "nodes.csv").write_text("series_instance_uid,patient_id,x_mm\n1.2,P1,3\n")
+    (tmp_path / "rates.csv").write_text("epoch,rate\n1,2\n")
+    (tmp_path / "test_keys.py").write_text('KEY = "-----BEGIN PRIVATE KEY-----"\n')
     (tmp_path / "empty").touch()
-    assert names(tmp_path) == ["empty"]
+    assert names(tmp_path) == ["empty", "rates.csv", "test_keys.py"]
+
+
+def test_what_the_user_names_is_sent_in_spite_of_all_rules(tmp_path: Path) -> None:
+    table = "series_instance_uid,patient_id,x_mm\n1.2,P1,3\n"
+    for name in ("nodes.csv", "other.csv", "atlas.npy", "private/key"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(table)
+    upload = list_upload(tmp_path, include=["atlas.npy"], named=[Path("./nodes.csv")])
+    assert [str(file.path) for file in upload.files] == ["atlas.npy", "nodes.csv"]
+    assert upload.left_out == {"secrets": ["private/"], "tables of patients": ["other.csv"]}
+
+
+def test_what_is_no_file_or_has_no_name_is_counted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / os.fsdecode(b"bad\xff")).touch()
+    upload = list_upload(tmp_path)
+    assert upload.files == ()
+    assert sorted(upload.left_out.values()) == [["bad\\xff"], ["pipe"]]
+
+
+def test_a_file_that_goes_away_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    upload = list_upload(tmp_path)
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(InputError, match=r"can't be read any more: No such file or directory; found a\.txt"):
+        upload.digest()
 
 
 def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
