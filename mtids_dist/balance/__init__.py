@@ -3,15 +3,20 @@
 Usable on its own: needs torch, TorchJD and scipy, and DeepSpeed only if an engine is given.
 """
 
-from mtids_dist.balance.balancer import BalanceInfo, GradientBalancer, NonFiniteGradientError
+from mtids_dist.balance.balancer import GradientBalancer, NonFiniteGradientError
 from mtids_dist.balance.config import BalanceConfig
 from mtids_dist.balance.ddgb import DDGBWeighting
-from mtids_dist.balance.gramian import ExactGramian, Gramian, TaskGradients
+from mtids_dist.balance.exact import ExactGramian
+from mtids_dist.balance.gramian import Agreement, Gramian
 from mtids_dist.balance.handover import DeepSpeedHandOver, PlainHandOver
+from mtids_dist.balance.info import BalanceInfo
+from mtids_dist.balance.representation import RepresentationGramian
+from mtids_dist.balance.sketch import SketchGramian
 from mtids_dist.balance.weightings import WEIGHTINGS, make_weighting
 
 __all__ = [
     "WEIGHTINGS",
+    "Agreement",
     "BalanceConfig",
     "BalanceInfo",
     "DDGBWeighting",
@@ -21,6 +26,7 @@ __all__ = [
     "Gramian",
     "NonFiniteGradientError",
     "PlainHandOver",
-    "TaskGradients",
+    "RepresentationGramian",
+    "SketchGramian",
     "make_weighting",
 ]

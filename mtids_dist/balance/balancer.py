@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchjd.aggregation import Weighting
 from torchjd.linalg import PSDMatrix
 
-from mtids_dist.balance.collectives import from_rank_zero
-from mtids_dist.balance.gramian import ExactGramian, Gramian
+from mtids_dist.balance.collectives import from_each_rank, from_rank_zero
+from mtids_dist.balance.exact import ExactGramian
+from mtids_dist.balance.gramian import Gramian
 from mtids_dist.balance.graph import leaves_of
 from mtids_dist.balance.handover import DeepSpeedHandOver, HandOver, PlainHandOver
+from mtids_dist.balance.info import BalanceInfo
+from mtids_dist.balance.rows import numel
+from mtids_dist.balance.windows import BorderWindow, ParameterWindow, Window
 from mtids_dist.errors import WorkFailedError
 
 
 class NonFiniteGradientError(WorkFailedError):
     """A task's gradient has nan or inf in it: no weights can be agreed on, and nothing was handed over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BalanceInfo:
-    """What was decided in a step: task names, their weights [K] and the Gramian [K, K], both float64 on the CPU."""
-
-    tasks: tuple[str, ...]
-    weights: Tensor
-    gramian: Tensor
-
-    @property
-    def norms(self) -> Tensor:
-        """Norms [K] of the task gradients on the shared parameters."""
-        return self.gramian.diagonal().clamp(min=0).sqrt()
-
-    @property
-    def cosines(self) -> Tensor:
-        """Cosines [K, K] between the task gradients; 0 beside a task without gradient."""
-        outer = torch.outer(self.norms, self.norms)
-        return torch.where(outer > 0, self.gramian / outer, 0.0).clamp(-1, 1)
 
 
 class GradientBalancer:
@@ -52,14 +36,21 @@ class GradientBalancer:
     :param shared: the parameters whose gradients are balanced. Every other parameter that a loss reaches is private and takes
         its own loss's gradient, unscaled.
     :param weighting: Gramian [K, K] -> weights [K], TorchJD's or ours (`make_weighting`).
-    :param engine: a DeepSpeed engine in any ZeRO stage, losses computed from `engine.module(...)`. None: plain torch, with or
-        without a process group; the balanced mean gradients are left in `.grad`.
+    :param engine: a DeepSpeed engine in any ZeRO stage, losses (and features) computed by `engine.module.forward(...)`. None:
+        plain torch, with or without a process group; the balanced mean gradients are left in `.grad`.
     :param gramian: how the ranks agree on the Gramian.
-    :param every: balance every so many steps. Only 1 is available with `ExactGramian`.
-    :raises ValueError: no shared parameters, or an `every` that the Gramian can't do.
+    :param every: find weights every so many steps. In between the last ones are applied at the border, at the cost of a plain
+        backward: `features` must then be given.
+    :param accumulation_steps: micro-batches a step, without an engine; an engine says it itself.
+    :param on_non_finite: stop with an error, or skip the step, where a gradient has nan or inf.
+    :raises ValueError: no shared parameters, or a number below 1.
 
-    The objective is the mean over ranks of the losses passed in: with labels missing unevenly over the ranks, pass a task's local
-    sum of losses times ranks / (its labels in the global batch), and on a rank without any a zero that hangs on the graph.
+    The objective is the mean over ranks and micro-batches of the losses passed in: with labels missing unevenly, pass a task's
+    local sum of losses times (ranks x micro-batches) / (its labels in all of them), and on a rank without any a zero that hangs
+    on the graph.
+
+    In an accumulation window the K gradients are kept until it ends, and the Gramian is that of the accumulated gradients. Only
+    at the border that can't be: there a window is weighted as the one before it said (the first one equally).
     """
 
     def __init__(
@@ -70,38 +61,64 @@ class GradientBalancer:
         engine: Any = None,
         gramian: Gramian | None = None,
         every: int = 1,
+        accumulation_steps: int = 1,
+        on_non_finite: Literal["stop", "skip"] = "stop",
     ) -> None:
         self._shared = [p for p in shared if p.requires_grad]
         if not self._shared:
             raise ValueError("`shared` must hold at least one trainable parameter, found none")
-        if every != 1:
-            raise ValueError(f"`every` must be 1 with {type(gramian or ExactGramian()).__name__}, found {every!r}")
-        self._weighting = weighting
-        self._gramian = gramian or ExactGramian()
-        self._hand_over: HandOver = PlainHandOver() if engine is None else DeepSpeedHandOver(engine)
+        for name, value in (("every", every), ("accumulation_steps", accumulation_steps)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, found {value!r}")
+        if on_non_finite not in ("stop", "skip"):
+            raise ValueError(f"`on_non_finite` must be 'stop' or 'skip', found {on_non_finite!r}")
+        self._weighting, self._every, self._skips = weighting, every, on_non_finite == "skip"
+        self._gramian: Gramian = gramian or ExactGramian()
+        self._hand_over: HandOver = PlainHandOver(accumulation_steps) if engine is None else DeepSpeedHandOver(engine)
         self._tasks: tuple[str, ...] = ()
+        self._window: Window | None = None
+        self._taken, self._steps = 0, 0  # micro-batches of this step, and steps
+        self._last: tuple[Tensor, Tensor] | None = None  # weights and Gramian
 
     def backward(self, losses: Mapping[str, Tensor], features: Sequence[Tensor] = ()) -> BalanceInfo:
-        """Everything of a step but the step itself, which the caller takes on engine or optimizer.
+        """Everything of a step (or of a micro-batch of it) but the step itself, which the caller takes on engine or optimizer.
 
         :param losses: {task: scalar}, the same tasks in the same order on every rank and in every step.
-        :param features: the border tensors between shared and private parts; only Gramians that say `needs_features` use them.
-        :raises ValueError: other tasks than in the steps before, or a loss that is not a scalar.
-        :raises NonFiniteGradientError: nan or inf in a task's gradient on any rank; raised on every rank, nothing handed over.
+        :param features: the border tensors between shared and private parts, none of which depends on another; needed by Gramians
+            that are `at_border`, and with `every` above 1.
+        :raises ValueError: other tasks than in the steps before, a loss that is not a scalar, or features missing.
+        :raises NonFiniteGradientError: nan or inf in a task's gradient on any rank; raised on every rank with the tasks and the
+            ranks named, nothing handed over.
         """
         self._check(losses)
         values = list(losses.values())
         with self._hand_over.whole():
-            found = self._gramian.collect(values, self._shared, self._private(values), features)
-            self._refuse_non_finite(found.gramian)
-            weights = self._weights(found.gramian)
-            shared = zip(self._shared, found.combine(weights), strict=True)
-            self._hand_over.give(torch.stack([v.detach() for v in values]).mean(), [*shared, *found.private])
-        return BalanceInfo(tasks=self._tasks, weights=weights, gramian=found.gramian)
+            window = self._window = self._window or self._open()
+            self._check_features(window, features)
+            ends = self._hand_over.ends_window(self._taken)
+            window.take(values, features, self._private(values), ends=ends)
+            self._taken += 1
+            return self._end(window, values) if ends else self._info(self._known_weights(), balanced=False, complete=False)
+
+    def bytes_sent(self, num_tasks: int) -> int:
+        """Bytes that a rank sends in a step that finds weights, besides the data-parallel reduction."""
+        return self._gramian.bytes_sent(num_tasks, self._num_parameters)
+
+    def bytes_kept(self, num_tasks: int) -> int:
+        """Bytes of gradients that a rank keeps in such a step at most, besides those of a plain step."""
+        return self._gramian.bytes_kept(num_tasks, self._num_parameters)
 
     def state_dict(self) -> dict[str, Any]:
-        """Task names and the weighting's state; loadable with `weights_only=True`."""
-        return {"tasks": list(self._tasks), "weighting": self._weighting.state_dict()}
+        """Task names, the weighting's state, and the weights that serve in between; loadable with `weights_only=True`.
+
+        Taken between steps: an accumulation window that is open is not in it.
+        """
+        return {
+            "tasks": list(self._tasks),
+            "weighting": self._weighting.state_dict(),
+            "steps": self._steps,
+            "last": None if self._last is None else list(self._last),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts a saved state back.
@@ -113,6 +130,13 @@ class GradientBalancer:
             raise ValueError(f"the state must be of tasks {self._tasks}, found {saved}")
         self._tasks = saved
         self._weighting.load_state_dict(state["weighting"])
+        self._steps = state["steps"]
+        self._last = None if state["last"] is None else (state["last"][0], state["last"][1])
+        self._window = None
+
+    @property
+    def _num_parameters(self) -> int:
+        return sum(map(numel, self._shared))
 
     def _check(self, losses: Mapping[str, Tensor]) -> None:
         tasks = tuple(losses)
@@ -124,18 +148,72 @@ class GradientBalancer:
             if loss.ndim:
                 raise ValueError(f"the loss of {task!r} must be a scalar, found shape {tuple(loss.shape)}")
 
+    def _check_features(self, window: Window, features: Sequence[Tensor]) -> None:
+        if isinstance(window, BorderWindow) and not features:
+            why = repr(self._gramian) if self._gramian.at_border else f"every={self._every}"
+            raise ValueError(f"`features` must hold the border tensors with {why}, found none")
+
+    def _open(self) -> Window:
+        """What this step's gradients go through."""
+        self._taken = 0
+        finds = self._steps % self._every == 0
+        if finds and not self._gramian.at_border:
+            return ParameterWindow(self._gramian, self._shared)
+        at_once = finds and self._hand_over.micro_batches == 1
+        return BorderWindow(self._gramian if finds else None, self._shared, None if at_once else self._known_weights())
+
     def _private(self, losses: Sequence[Tensor]) -> list[nn.Parameter]:
         shared = set(self._shared)
         known = self._hand_over.parameters()
         return [p for p in (leaves_of(losses) if known is None else known) if p not in shared]
 
-    def _weights(self, gramian: Tensor) -> Tensor:
+    def _end(self, window: Window, losses: Sequence[Tensor]) -> BalanceInfo:
+        self._window = None
+        gramian = window.gramian()
+        if gramian is not None and not gramian.isfinite().all():
+            return self._refuse(window)
+        weights = self._weights_for(window, gramian)
+        shared = window.shared(weights)
+        if isinstance(window, BorderWindow) and not self._finite_everywhere(window).all():
+            return self._refuse(window)
+        gradients = [(p, g) for p, g in zip(self._shared, shared, strict=True) if g is not None]
+        self._hand_over.give(torch.stack([loss.detach() for loss in losses]).mean(), [*gradients, *window.private.items()])
+        self._steps += 1
+        return self._info(weights, balanced=gramian is not None)
+
+    def _weights_for(self, window: Window, gramian: Tensor | None) -> Tensor:
+        """Finds weights where there is a Gramian; those that this step is weighted with."""
+        before = self._known_weights()
+        if gramian is None:
+            return before
         weights = self._weighting(gramian)
         if getattr(self._weighting, "draws_random", False):
-            weights = from_rank_zero(weights, self._shared[0].device)
-        return weights
+            weights = from_rank_zero(weights, self._device)
+        self._last = (weights, gramian)
+        return before if window.is_weighted else weights
 
-    def _refuse_non_finite(self, gramian: Tensor) -> None:
-        broken = [task for task, finite in zip(self._tasks, gramian.diagonal().isfinite().tolist(), strict=True) if not finite]
-        if broken:
-            raise NonFiniteGradientError(f"the gradient of {', '.join(broken)} is not finite (nan or inf) on at least one rank")
+    def _known_weights(self) -> Tensor:
+        """The last that were found; before the first ones all tasks count alike."""
+        count = len(self._tasks)
+        return torch.full((count,), 1.0 / count, dtype=torch.float64) if self._last is None else self._last[0]
+
+    def _finite_everywhere(self, window: Window) -> Tensor:
+        """[R, K]: a collective, of a number a task."""
+        return from_each_rank(window.finite().to(torch.uint8), self._device).bool()
+
+    def _refuse(self, window: Window) -> BalanceInfo:
+        broken = (~self._finite_everywhere(window)).nonzero().tolist()
+        where = ", ".join(f"{self._tasks[task]} on rank {rank}" for rank, task in broken) or "their mean over ranks"
+        if not self._skips:
+            raise NonFiniteGradientError(f"the gradient of {where} is not finite (nan or inf)")
+        self._hand_over.skip()
+        return self._info(self._known_weights(), balanced=False, skipped=True)
+
+    def _info(self, weights: Tensor, **more: bool) -> BalanceInfo:
+        count = len(self._tasks)
+        gramian = torch.full((count, count), math.nan, dtype=torch.float64) if self._last is None else self._last[1]
+        return BalanceInfo(tasks=self._tasks, weights=weights, gramian=gramian, **more)
+
+    @property
+    def _device(self) -> torch.device:
+        return self._shared[0].device

@@ -17,6 +17,25 @@ def start_sum(tensor: Tensor) -> dist.Work | None:
     return dist.all_reduce(tensor, async_op=True) if world_size() > 1 else None
 
 
+def rank_sum(tensor: Tensor, device: torch.device) -> Tensor:
+    """The sum of a small `tensor` over the ranks; it travels on `device`, the one that the backend can reach."""
+    if world_size() == 1:
+        return tensor
+    on_device = tensor.to(device, copy=True).contiguous()
+    dist.all_reduce(on_device)
+    return on_device.to(tensor.device)
+
+
+def from_each_rank(tensor: Tensor, device: torch.device) -> Tensor:
+    """Every rank's small `tensor`, stacked [R, ...]."""
+    if world_size() == 1:
+        return tensor[None]
+    mine = tensor.to(device).contiguous()
+    found = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(found, mine)
+    return torch.stack(found).to(tensor.device)
+
+
 def from_rank_zero(tensor: Tensor, device: torch.device) -> Tensor:
     """Rank 0's `tensor` on every rank; it travels on `device`, the one that the backend can reach."""
     if world_size() == 1:

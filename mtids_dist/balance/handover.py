@@ -31,13 +31,34 @@ class HandOver(Protocol):
         """Inside, parameters can be differentiated more than once and given their gradients; a collective."""
         ...
 
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches a step."""
+        ...
+
+    def ends_window(self, taken: int) -> bool:
+        """Whether the next micro-batch, after `taken` ones of this step, is the step's last."""
+        ...
+
     def give(self, loss: Tensor, gradients: Gradients) -> None:
-        """Takes this rank's gradients, inside `whole`; `loss` is the scalar that they are said to come from."""
+        """Takes this rank's gradients, summed over the step's micro-batches, inside `whole`; `loss` is the scalar that they are
+        said to come from."""
+        ...
+
+    def skip(self) -> None:
+        """Nothing is given in this step, and the caller will not take it."""
         ...
 
 
 class PlainHandOver:
-    """Leaves the mean over ranks in `.grad`, added to what is there, as `backward` would."""
+    """Leaves the mean over ranks and micro-batches in `.grad`, added to what is there, as `backward` would."""
+
+    def __init__(self, micro_batches: int = 1) -> None:
+        self.micro_batches = micro_batches
+
+    def ends_window(self, taken: int) -> bool:
+        """See `HandOver.ends_window`."""
+        return taken + 1 >= self.micro_batches
 
     def parameters(self) -> list[nn.Parameter] | None:
         """Unknown: only the graph can tell."""
@@ -53,10 +74,13 @@ class PlainHandOver:
         work = start_sum(flat)
         if work is not None:
             work.wait()
-        means = (flat / world_size()).split_with_sizes([gradient.numel() for _, gradient in gradients])
+        means = (flat / (world_size() * self.micro_batches)).split_with_sizes([gradient.numel() for _, gradient in gradients])
         for (parameter, gradient), mean in zip(gradients, means, strict=True):
             mine = mean.view(gradient.shape).to(parameter.dtype)
             parameter.grad = mine if parameter.grad is None else parameter.grad + mine
+
+    def skip(self) -> None:
+        """See `HandOver.skip`."""
 
 
 class DeepSpeedHandOver:
@@ -68,6 +92,19 @@ class DeepSpeedHandOver:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
+
+    @property
+    def micro_batches(self) -> int:
+        """See `HandOver.micro_batches`."""
+        return int(self._engine.gradient_accumulation_steps())
+
+    def ends_window(self, taken: int) -> bool:  # noqa: ARG002  # the engine counts
+        """See `HandOver.ends_window`."""
+        return bool(self._engine.is_gradient_accumulation_boundary())
+
+    def skip(self) -> None:
+        """The engine counts its calls of `step`, of which the caller leaves one out."""
+        self._engine.micro_steps += 1
 
     def parameters(self) -> list[Any]:
         """The engine's trainable parameters."""
@@ -94,6 +131,8 @@ class DeepSpeedHandOver:
             finally:
                 for parameter in parameters:
                     parameter.ds_active_sub_modules.discard(_IN_USE)
+                # Where nothing was given, DeepSpeed's own backward was not there to release what its hooks fetched.
+                self._engine.optimizer.parameter_offload.release_backward_leftovers()
 
     def give(self, loss: Tensor, gradients: Gradients) -> None:
         """See `HandOver.give`."""

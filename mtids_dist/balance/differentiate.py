@@ -1,0 +1,62 @@
+"""The two places where K losses are differentiated: at the shared parameters, or at the border in front of the private parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtids_dist.balance.rows import flatten
+
+PrivateGradients = list[tuple[nn.Parameter, Tensor]]
+
+
+def at_parameters(
+    losses: Sequence[Tensor], shared: Sequence[nn.Parameter], private: Sequence[nn.Parameter]
+) -> Iterator[tuple[Tensor, PrivateGradients]]:
+    """One loss after the other: its gradient on the shared parameters as a row [N], and on its private ones."""
+    for k, loss in enumerate(losses):
+        gradients = torch.autograd.grad(loss, [*shared, *private], retain_graph=k < len(losses) - 1, allow_unused=True)
+        row = flatten(gradients[: len(shared)], shared)
+        own = _reached(private, gradients[len(shared) :])
+        del gradients  # else they would lie beside the row through the next loss's backward
+        yield row, own
+
+
+class AtBorder:
+    """Gradients at the border tensors, and one backward from there through the shared part.
+
+    :param features: border tensors; one that needs no gradient (a frozen trunk's) is left out.
+    """
+
+    def __init__(self, losses: Sequence[Tensor], features: Sequence[Tensor], private: Sequence[nn.Parameter]) -> None:
+        self._features = [feature for feature in features if feature.requires_grad]
+        self._rows: list[list[Tensor]] = []
+        self.private: PrivateGradients = []
+        for k, loss in enumerate(losses):
+            wanted = [*self._features, *private]
+            gradients = torch.autograd.grad(loss, wanted, retain_graph=k < len(losses) - 1, allow_unused=True)
+            at_border = zip(self._features, gradients[: len(self._features)], strict=True)
+            self._rows.append([torch.zeros_like(feature) if g is None else g for feature, g in at_border])
+            self.private += _reached(private, gradients[len(self._features) :])
+
+    def rows(self) -> Iterator[Tensor]:
+        """Each task's gradient at the border as a row [B]."""
+        return (torch.cat([g.reshape(-1) for g in row]) for row in self._rows)
+
+    def finite(self) -> Tensor:
+        """[K] whether each task's gradient at the border is free of nan and inf."""
+        return torch.stack([torch.stack([g.isfinite().all() for g in row]).all() for row in self._rows])
+
+    def shared_gradients(self, weights: Tensor, shared: Sequence[nn.Parameter]) -> list[Tensor | None]:
+        """The gradient of sum_k w_k L_k on the shared parameters."""
+        combined = [
+            torch.stack([g * weight for g, weight in zip(of_feature, weights.tolist(), strict=True)]).sum(dim=0)
+            for of_feature in zip(*self._rows, strict=True)
+        ]
+        return list(torch.autograd.grad(self._features, shared, grad_outputs=combined, allow_unused=True))
+
+
+def _reached(private: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> PrivateGradients:
+    return [(parameter, gradient) for parameter, gradient in zip(private, gradients, strict=True) if gradient is not None]

@@ -1,0 +1,153 @@
+"""One step's gradients of this rank, from micro-batch to micro-batch: at the shared parameters, or through the border.
+
+Legend: K tasks, N shared parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mtids_dist.balance.differentiate import AtBorder, at_parameters
+from mtids_dist.balance.gramian import Gramian
+from mtids_dist.balance.rows import combine, merged, unflatten
+
+
+class Window(Protocol):
+    """Sums over the micro-batches of a step."""
+
+    private: dict[nn.Parameter, Tensor]
+    """Each private parameter's gradient, of its own losses only."""
+    is_weighted: bool
+    """Whether micro-batches are weighted as they come, with weights of a step before."""
+
+    def take(self, losses: Sequence[Tensor], features: Sequence[Tensor], private: Sequence[nn.Parameter], *, ends: bool) -> None:
+        """Differentiates a micro-batch; `ends`: it is the last one."""
+        ...
+
+    def gramian(self) -> Tensor | None:
+        """The Gramian [K, K] of the step, averaged over ranks; None where no weights are to be found. A collective."""
+        ...
+
+    def shared(self, weights: Tensor) -> list[Tensor | None]:
+        """The weighted gradient on each shared parameter; weights that came too late for it don't matter."""
+        ...
+
+    def finite(self) -> Tensor:
+        """[K] whether each task's gradients of this rank are free of nan and inf."""
+        ...
+
+
+class ParameterWindow:
+    """Keeps K rows until the window ends; then each is on its way to the other ranks while the next one is completed."""
+
+    is_weighted = False
+
+    def __init__(self, gramian: Gramian, parameters: Sequence[nn.Parameter]) -> None:
+        self.private: dict[nn.Parameter, Tensor] = {}
+        self._agreement, self._parameters = gramian.agree(), parameters
+        self._rows: list[Tensor] = []
+        self._micro_batches = 0
+
+    def take(
+        self,
+        losses: Sequence[Tensor],
+        features: Sequence[Tensor],  # noqa: ARG002  # none are needed here
+        private: Sequence[nn.Parameter],
+        *,
+        ends: bool,
+    ) -> None:
+        """See `Window.take`."""
+        for k, (row, own) in enumerate(at_parameters(losses, self._parameters, private)):
+            if k < len(self._rows):
+                self._rows[k] += row
+            else:
+                self._rows.append(row)
+            del row  # else it would lie beside the sum through the next backward
+            self.private = merged([*self.private.items(), *own])
+            if ends:
+                self._agreement.add(self._rows[k])
+        self._micro_batches += 1
+
+    def gramian(self) -> Tensor:
+        """See `Window.gramian`."""
+        return self._agreement.gramian() / self._micro_batches**2
+
+    def shared(self, weights: Tensor) -> list[Tensor | None]:
+        """See `Window.shared`."""
+        return [*unflatten(combine(weights, self._rows), self._parameters)]
+
+    def finite(self) -> Tensor:
+        """See `Window.finite`."""
+        return torch.stack([row.isfinite().all() for row in self._rows])
+
+
+class BorderWindow:
+    """One backward through the shared part a micro-batch.
+
+    :param gramian: how to find weights, for this step where it is a single micro-batch, else for the next; None: not now.
+    :param weights: [K], applied to each micro-batch as it comes; None: those that are found, which takes a single micro-batch.
+    """
+
+    def __init__(self, gramian: Gramian | None, parameters: Sequence[nn.Parameter], weights: Tensor | None) -> None:
+        self.private: dict[nn.Parameter, Tensor] = {}
+        self._gramian, self._parameters, self._weights = gramian, parameters, weights
+        self.is_weighted = weights is not None
+        self._products: Tensor | None = None
+        self._waiting: AtBorder | None = None
+        self._shared: list[Tensor | None] = [None] * len(parameters)
+        self._finite: Tensor | None = None
+        self._micro_batches = 0
+
+    def take(
+        self,
+        losses: Sequence[Tensor],
+        features: Sequence[Tensor],
+        private: Sequence[nn.Parameter],
+        *,
+        ends: bool,  # noqa: ARG002  # nothing waits for the end
+    ) -> None:
+        """See `Window.take`."""
+        border = AtBorder(losses, features, private)
+        self.private = merged([*self.private.items(), *border.private])
+        finite = border.finite()
+        self._finite = finite if self._finite is None else self._finite & finite
+        self._micro_batches += 1
+        if self._gramian is not None:
+            self._observe(border, self._gramian)
+        if self._weights is None:
+            self._waiting = border
+        else:
+            self._add(border, self._weights)
+
+    def gramian(self) -> Tensor | None:
+        """See `Window.gramian`."""
+        return None if self._products is None else self._products / self._micro_batches**2
+
+    def shared(self, weights: Tensor) -> list[Tensor | None]:
+        """See `Window.shared`."""
+        if self._waiting is not None:
+            self._add(self._waiting, weights)
+            self._waiting = None
+        return self._shared
+
+    def finite(self) -> Tensor:
+        """See `Window.finite`; a weighted gradient that is not counts for every task."""
+        assert self._finite is not None
+        whole = all(bool(gradient.isfinite().all()) for gradient in self._shared if gradient is not None)
+        return self._finite & whole
+
+    def _observe(self, border: AtBorder, gramian: Gramian) -> None:
+        agreement = gramian.agree()
+        for row in border.rows():
+            agreement.add(row)
+        products = agreement.gramian()
+        self._products = products if self._products is None else self._products + products
+
+    def _add(self, border: AtBorder, weights: Tensor) -> None:
+        for place, gradient in enumerate(border.shared_gradients(weights, self._parameters)):
+            mine = self._shared[place]
+            self._shared[place] = gradient if mine is None else mine if gradient is None else mine + gradient
