@@ -75,16 +75,13 @@ def load_run(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     return parse_run(with_overrides(tree, overrides), where=str(path))
 
 
-def with_overrides(
-    tree: dict[str, Any], overrides: Iterable[str], *, option: str = "--set", example: str = "train.epochs=5"
-) -> dict[str, Any]:
+def with_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """`tree` with `a.b=c` overrides laid over it.
 
-    :param option: that they were given by, and an example of one.
     :raises InputError: an override that is no KEY=VALUE.
     """
     for override in overrides:
-        _override(tree, override, option, example)
+        _override(tree, override)
     return tree
 
 
@@ -99,19 +96,19 @@ def parse_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
         raise told(error, where) from None
 
 
-def _override(tree: dict[str, Any], override: str, option: str, example: str) -> None:
+def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise InputError("an override is KEY=VALUE", where=option, found=override, allowed=f"for example {example}")
+        raise InputError("an override is KEY=VALUE", where="--set", found=override, allowed="for example train.epochs=5")
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise InputError(f"{parent} is a single value, it has no settings below it", where=f"{option} {override}")
+            raise InputError(f"{parent} is a single value, it has no settings below it", where=f"--set {override}")
     try:
         tree[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise InputError("the value is no YAML", where=f"{option} {override}") from None
+        raise InputError("the value is no YAML", where=f"--set {override}") from None
 
 
 def told(error: ValidationError, where: str, settings: type[BaseModel] = RunConfig) -> InputError:
@@ -125,7 +122,7 @@ def told(error: ValidationError, where: str, settings: type[BaseModel] = RunConf
         hint = f"did you mean {near[0]}? " if near else ""
         return InputError(f"unknown key {key}", where=where, allowed=f"{hint}({', '.join(names)})")
     found = first["input"] if not isinstance(first["input"], Mapping) else None
-    message = "must be a mapping of settings" if first["type"] == "model_type" else first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")
     return InputError(f"{key}: {message}" if key else message, where=where, found=found)
 
 

@@ -9,7 +9,6 @@ import typer
 
 from mtids_dist.cli.app import Overrides, Run, app, checks, epilog
 from mtids_dist.console import errors, say
-from mtids_dist.errors import InputError
 
 Name = Annotated[str | None, typer.Option(help="its name; made of the verb and the run folder if not given")]
 Namespace = Annotated[str | None, typer.Option(help="a namespace that exists; mtids-dist if not given")]
@@ -78,8 +77,6 @@ def manifest(
         **{"cron.schedule": cron, "cron.alpha": alpha or None},
     }
     settings = read_settings(site, site_overrides or [], options)
-    if context is not None and not apply:
-        raise InputError("nothing is sent without --apply", where="--context", found=context)
     description = load_run(run, overrides or [])
     if verb in checks:
         checks[verb](description)

@@ -11,8 +11,7 @@ import yaml
 from mtids_dist.errors import InputError
 
 DISCOVERY = "/api/prometheus/sd"
-PROMETHEUS, IN_KUBERNETES = Path("prometheus.yml"), Path("prometheus-kubernetes.yml")
-RULES, KUSTOMIZATION = Path("rules", "mtids.yml"), Path("kustomization.yaml")
+PROMETHEUS, RULES, KUSTOMIZATION = Path("prometheus.yml"), Path("rules", "mtids.yml"), Path("kustomization.yaml")
 DASHBOARDS = Path("grafana", "dashboards")
 PROVIDER, SOURCE = (Path("grafana", "provisioning", kind, "mtids.yml") for kind in ("dashboards", "datasources"))
 
@@ -34,7 +33,7 @@ def write_monitoring(folder: Path, address: str, token_file: Path | None = None)
         raise InputError("the files need a folder, this is a file", where=str(folder))
     source, folder = monitoring_files(), folder.absolute()
     shutil.copytree(source / DASHBOARDS, folder / DASHBOARDS, dirs_exist_ok=True)
-    for name in (IN_KUBERNETES, RULES, KUSTOMIZATION, SOURCE):
+    for name in (RULES, KUSTOMIZATION, SOURCE):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)
     _rewrite(source / PROMETHEUS, folder / PROMETHEUS, lambda tree: _point_at(tree, address, token_file))

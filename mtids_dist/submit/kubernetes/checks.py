@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mtids_dist.errors import InputError
-from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig, Submission, Toleration
+from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig, Submission
 from mtids_dist.submit.kubernetes.names import image_parts
-from mtids_dist.submit.kubernetes.places import STORAGE, Bucket
+from mtids_dist.submit.kubernetes.places import Bucket
 from mtids_dist.submit.kubernetes.work import Work, pods
 
 
@@ -25,16 +25,11 @@ def check(config: ManifestConfig, work: Work) -> None:
     _check_cron(config)
     if config.kind is not Kind.RAYJOB and config.submission is Submission.SIDECAR:
         raise InputError("only a RayJob is submitted", where="--submission sidecar", found=f"kind {config.kind.value}")
-    for group in ("head", "workers", "cpu_workers"):
-        _check_tolerations(f"{group}.tolerations", getattr(config, group).tolerations)
-
-
-def _check_tolerations(where: str, tolerations: Sequence[Toleration]) -> None:
-    for toleration in tolerations:
-        equal = toleration.operator == "Equal"
-        if equal != (toleration.value is not None) or (equal and toleration.key is None):
-            found = ", ".join(f"{key}: {value}" for key, value in toleration.model_dump(exclude_none=True).items())
-            raise InputError("Equal needs a key and a value, Exists has no value", where=where, found=f"{{{found}}}")
+    for toleration in (*config.workers.tolerations, *config.cpu_workers.tolerations, *config.head.tolerations):
+        if (toleration.operator == "Equal") != (toleration.value is not None) or (toleration.operator == "Equal") > (
+            toleration.key is not None
+        ):
+            raise InputError("Equal needs a key and a value, Exists has no value", where="tolerations", found=toleration)
 
 
 def _check_gpus(config: ManifestConfig, work: Work) -> None:
@@ -71,10 +66,6 @@ def _check_sizes(config: ManifestConfig, work: Work) -> None:
         fewest, most = workers.autoscale
         if fewest > most:
             raise InputError("fewest are more than most", where="--autoscale", found=f"{fewest}:{most}", allowed="MIN:MAX")
-        if work.verb == "tune" and config.kind is Kind.RAYJOB and fewest == 0:
-            raise InputError(
-                "tune shares out the pods that are there when it begins", where="--autoscale", found=f"0:{most}", allowed="from 1"
-            )
         if workers.count is not None:
             raise InputError("a fixed size or a growing one", where="--workers with --autoscale", allowed="one of the two")
     most = pods(config, work.ranks)
@@ -125,12 +116,7 @@ def cautions(config: ManifestConfig, work: Work) -> Iterator[str]:
     if config.workers.autoscale is not None and work.verb == "tune":
         fewest = config.workers.autoscale[0]
         yield f"tune shares out the cluster that it finds when it starts: the {fewest} pods that are there then"
-    if config.limits.deadline_s is not None and config.kind is Kind.RAYJOB:
-        yield (
-            f"after limits.deadline_s KubeRay says that the job has failed, and its pods work on for limits.ttl_s more "
-            f"({config.limits.ttl_s} s)"
-        )
     if config.cron is not None:
         yield "every RayJob of a RayCronJob works on the one run folder: a finished run is not begun again"
-    if isinstance(config.storage, Bucket) and work.folder.is_relative_to(STORAGE):
+    if isinstance(config.storage, Bucket):
         yield "the run folder is copied to the bucket every 30 s and at the end: a node lost at once loses what came since"

@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal
-from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from mtids_dist.settings import Settings
 from mtids_dist.submit.kubernetes.cron import Schedule
-from mtids_dist.submit.kubernetes.names import Image, Interface, LabelKey, LabelValue, Memory, Namespace, ObjectName, PlainPath
+from mtids_dist.submit.kubernetes.names import Image, LabelKey, LabelValue, Memory, Namespace, ObjectName, PlainPath
 from mtids_dist.submit.kubernetes.places import Bucket, Claim, Place
-
-INT32 = 2**31 - 1
-"""What Kubernetes counts in."""
-Whole = Annotated[int, Field(ge=0, le=INT32)]
-Positive = Annotated[int, Field(ge=1, le=INT32)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-def _time_zone(name: str) -> str:
-    known = available_timezones()
-    if known and name not in known:
-        raise ValueError("not a time zone, for example Europe/Berlin")
-    return name
 
 
 class Kind(str, Enum):
@@ -59,7 +45,7 @@ class Toleration(Settings):
 class Head(Settings):
     """The head: driver, dashboard, no tasks."""
 
-    cpus: Positive = 2
+    cpus: PositiveInt = 2
     """CPU cores."""
     memory: Memory = "8Gi"
     """Memory; up to 30 % of it is Ray's object store."""
@@ -82,38 +68,37 @@ def _span(value: Any) -> Any:
 class Workers(Head):
     """One group of equal workers."""
 
-    count: Whole | None = None
+    count: NonNegativeInt | None = None
     """Pods. None: as many as the run has ranks, or one."""
-    autoscale: Annotated[tuple[Whole, Whole] | None, BeforeValidator(_span)] = None
+    autoscale: Annotated[tuple[NonNegativeInt, NonNegativeInt] | None, BeforeValidator(_span)] = None
     """Fewest and most pods that Ray's own autoscaler keeps. None: a fixed size."""
-    cpus: Positive = 4
+    cpus: PositiveInt = 4
     """CPU cores of a pod."""
     memory: Memory = "16Gi"
     """Memory of a pod."""
-    gpus: Whole = 0
+    gpus: NonNegativeInt = 0
     """GPUs of a pod (nvidia.com/gpu)."""
 
 
 class CpuWorkers(Head):
     """A second group, without GPUs, that reads data for the first."""
 
-    count: Whole = 0
+    count: NonNegativeInt = 0
     """Pods."""
 
 
 class Limits(Settings):
     """When it ends, and how."""
 
-    deadline_s: Positive | None = None
-    """Seconds from its start until it has failed. None: never. A Job's pod is ended then; of a RayJob KubeRay only says so, and
-    its pods work on until `ttl_s` is over, too."""
-    start_s: Positive = 1800
+    deadline_s: PositiveInt | None = None
+    """Seconds from its start until it is ended. None: never."""
+    start_s: PositiveInt = 1800
     """Seconds until pods have to be up."""
-    ttl_s: Whole = 600
+    ttl_s: NonNegativeInt = 600
     """Seconds that a finished job's pods stay."""
     shutdown: bool = True
     """Whether the pods of a finished job go away at all."""
-    retries: Whole = 3
+    retries: NonNegativeInt = 3
     """How often a failed job is begun again, on a new cluster; it goes on from its last checkpoint."""
     grace_s: Annotated[int, Field(ge=60)] = 300
     """Seconds that a pod has to leave: the time to write a checkpoint in."""
@@ -122,26 +107,22 @@ class Limits(Settings):
 class Network(Settings):
     """Interfaces, time-outs and who may connect."""
 
-    interface: Interface = "eth0"
+    interface: PlainPath = "eth0"
     """The interface that ranks talk over."""
-    timeout_s: Positive = 1800
+    timeout_s: PositiveInt = 1800
     """Seconds that a rank waits for another."""
     operator_namespace: Namespace = "kuberay-operator"
     """Where the operator lives: it asks the head how the job is."""
     monitoring_namespace: Namespace | None = None
     """Where Prometheus lives. None: nobody reads the metrics ports from outside."""
-    bucket_ports: tuple[Port, ...] = (443,)
-    """Where an s3:// storage answers; also 80 where credentials come from a cloud's metadata service."""
-    dns_ports: tuple[Port, ...] = (53,)
-    """Where name servers answer; OpenShift's at 5353."""
 
 
 class Identity(Settings):
     """Whom processes run as, and what they are given."""
 
-    user: Positive = 1000
+    user: PositiveInt = 1000
     """User id, which owns what is written to the storage."""
-    group: Positive = 1000
+    group: PositiveInt = 1000
     """Group id."""
     service_account: ObjectName | None = None
     """An account that exists. None: one of its own, without rights."""
@@ -156,7 +137,7 @@ class Cron(Settings):
 
     schedule: Schedule
     """Five fields, or @daily and the like."""
-    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None
+    time_zone: str | None = None
     """For example Europe/Berlin. None: the operator's."""
     alpha: bool = False
     """RayCronJob is behind an alpha gate of the operator that is off by default: say that you turned it on."""

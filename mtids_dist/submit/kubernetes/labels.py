@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig
+from mtids_dist.submit.kubernetes.config import ManifestConfig
 from mtids_dist.submit.kubernetes.names import RAYCRONJOB_NAME, RAYJOB_NAME
 from mtids_dist.submit.kubernetes.operator_rules import QUEUE
 from mtids_dist.submit.kubernetes.work import Work
@@ -23,15 +23,13 @@ class Named:
     name: str
     verb: str
     account: str
-    content: str
-    """a hash of the run description"""
     queue: str | None = None
     priority: str | None = None
 
     @property
     def config_map(self) -> str:
-        """Of the resolved run description; of its content, so that no job can find another one's under its name."""
-        return f"{self.name}-run-{self.content}"
+        """Of the resolved run description."""
+        return f"{self.name}-run"
 
     @property
     def selector(self) -> dict[str, str]:
@@ -51,17 +49,13 @@ class Named:
 
 def named(config: ManifestConfig, work: Work) -> Named:
     """The names: as given, or made of the verb and the run folder, so that the same run has the same name."""
-    name = config.name if config.name is not None else _name_of(work, config)
-    content = hashlib.sha256(work.description.encode()).hexdigest()[:HASH_DIGITS]
-    return Named(name, work.verb, config.identity.service_account or name, content, config.queue, config.priority)
+    name = config.name if config.name is not None else _name_of(work, RAYCRONJOB_NAME if config.cron else RAYJOB_NAME)
+    return Named(name, work.verb, config.identity.service_account or name, config.queue, config.priority)
 
 
-def _name_of(work: Work, config: ManifestConfig) -> str:
-    """Tells kinds apart: what comes along has the same name, and KubeRay's submitter is a Job of the RayJob's."""
-    longest = RAYCRONJOB_NAME if config.cron else RAYJOB_NAME
-    kind = "" if config.kind is Kind.RAYJOB and config.cron is None else "cron-" if config.cron else f"{config.kind.value}-"
+def _name_of(work: Work, longest: int) -> str:
     folder = "-".join(work.folder.parts[3:])  # below /mnt/storage or /mnt/store
-    text = "".join(c if c.isascii() and (c.islower() or c.isdigit()) else "-" for c in f"{kind}{work.verb}-{folder}".lower())
+    text = "".join(c if c.isascii() and (c.islower() or c.isdigit()) else "-" for c in f"{work.verb}-{folder}".lower())
     text = "-".join(part for part in text.split("-") if part)
     if len(text) <= longest:
         return text

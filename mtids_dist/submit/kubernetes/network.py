@@ -23,6 +23,7 @@ from mtids_dist.submit.kubernetes.pods import HEAD_PORTS
 DASHBOARD = HEAD_PORTS["dashboard"]
 METRICS = tuple(HEAD_PORTS[name] for name in ("metrics", "as-metrics", "dash-metrics"))
 API_SERVER = (443, 6443)
+HTTPS = (443,)
 OPERATOR = {"app.kubernetes.io/component": "kuberay-operator"}
 """Label of the operator's pod, by its Helm chart and its kustomization."""
 
@@ -51,15 +52,14 @@ def _ingress(config: ManifestConfig, named: Named) -> list[V1NetworkPolicyIngres
 
 
 def _egress(config: ManifestConfig, named: Named) -> list[V1NetworkPolicyEgressRule]:
-    dns = config.network.dns_ports
-    names = [V1NetworkPolicyPort(port=port, protocol=protocol) for port in dns for protocol in ("UDP", "TCP")]
+    names = [V1NetworkPolicyPort(port=53, protocol=protocol) for protocol in ("UDP", "TCP")]
     rules = [V1NetworkPolicyEgressRule(to=[V1NetworkPolicyPeer(namespace_selector=V1LabelSelector())], ports=names)]
     if config.kind is not Kind.JOB:
         rules.append(V1NetworkPolicyEgressRule(to=[_siblings(named)]))
     if config.workers.autoscale is not None:
         rules.append(V1NetworkPolicyEgressRule(ports=_tcp(API_SERVER)))
     if isinstance(config.storage, Bucket):
-        rules.append(V1NetworkPolicyEgressRule(ports=_tcp(config.network.bucket_ports)))
+        rules.append(V1NetworkPolicyEgressRule(ports=_tcp(HTTPS)))
     return rules
 
 

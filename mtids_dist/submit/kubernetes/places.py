@@ -60,11 +60,9 @@ def read_place(value: Any) -> Any:
         return value
     text = str(value)
     if text.startswith("s3://"):
-        match = re.fullmatch(r"s3://([^/]*)/(.+)", text)
+        match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", text)
         if match is None or not is_plain_path(match[2]):
             raise ValueError("not s3://BUCKET/PREFIX")
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", match[1]):
-            raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, - and .")
         return Bucket(match[1], match[2].strip("/"))
     claim = read_claim(value)
     if claim.folder is not None:

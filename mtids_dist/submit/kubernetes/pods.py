@@ -17,7 +17,7 @@ from kubernetes.client import (
 from mtids_dist.submit.kubernetes.config import Head, Kind, ManifestConfig, Toleration, Workers
 from mtids_dist.submit.kubernetes.containers import GPU, bucket_copiers, log_keeper, submit_container, work_container
 from mtids_dist.submit.kubernetes.labels import Named
-from mtids_dist.submit.kubernetes.places import STORAGE, Bucket
+from mtids_dist.submit.kubernetes.places import Bucket
 from mtids_dist.submit.kubernetes.security import pod_security
 from mtids_dist.submit.kubernetes.volumes import data_volumes, run_volume, scratch_volumes, volumes_of
 from mtids_dist.submit.kubernetes.work import Work
@@ -69,9 +69,8 @@ class Pods:
         container = work_container("work", size, mounted, self._config, ports={})
         container.command = ["python", "-m", "mtids_dist", *self._work.command]
         helpers = [log_keeper(mounted, self._config, self._named)]
-        if isinstance(self._config.storage, Bucket):  # what is written to a claim of its own is there already
-            mine = self._work.folder.is_relative_to(STORAGE)
-            helpers = bucket_copiers(mounted, self._config, self._work) if mine else []
+        if isinstance(self._config.storage, Bucket):
+            helpers = bucket_copiers(mounted, self._config, self._work)
         return self._pod("job", size, container, helpers, volumes_of(mounted), restart="Never")
 
     def _pod(

@@ -122,9 +122,7 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except ConfigException as error:
-        raise InputError(
-            f"no cluster to talk to: {_line(error)}", where=where, allowed="a kubeconfig: KUBECONFIG, ~/.kube/config, --context"
-        ) from error
+        raise InputError(f"no cluster to talk to: {_line(error)}", where=where) from error
     except ResourceNotFoundError as error:
         raise InputError(
             f"this cluster does not know a kind: {_line(error)}", where=where, allowed="install KubeRay's CRDs"

@@ -28,24 +28,21 @@ def read_settings(site: Path | None, overrides: Iterable[str], options: Mapping[
     :raises InputError: no such file, no YAML, an unknown setting, a value that is not allowed, an image or storage missing.
     """
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    tree = with_overrides(_file(site) if site is not None else {}, overrides, option="--site-set", example="workers.count=4")
-    tree = with_overrides(tree, given)
+    tree = with_overrides(_file(site) if site is not None else {}, [*overrides, *given])
     for key, allowed in REQUIRED.items():
         if tree.get(key) is None:
             raise InputError(f"no {key}", where=f"--{key}", allowed=allowed)
-    if isinstance(cron := tree.get("cron"), dict) and "schedule" not in cron:
-        raise InputError("RayCronJob needs a schedule", where="--cron", allowed="five fields, or @daily and the like")
     try:
         return ManifestConfig.model_validate(tree)
     except ValidationError as error:
-        raise told(error, "manifest" if site is None else f"manifest (options over {site})", ManifestConfig) from None
+        raise told(error, "manifest" if site is None else f"manifest ({site})", ManifestConfig) from None
 
 
 def _file(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", where=f"--site {path}") from None
+    except OSError:
+        raise InputError("no such file", where=f"--site {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"not a YAML file: {error}", where=f"--site {path}") from None
     if not isinstance(tree, dict):

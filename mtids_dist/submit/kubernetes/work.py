@@ -7,8 +7,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import yaml
-
 from mtids_dist.config import RunConfig
 from mtids_dist.errors import InputError
 from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig
@@ -38,11 +36,6 @@ class Work:
     """processes that train together; 0: the verb has none"""
     on_worker: bool
     """whether the work is done where the command runs, so that it belongs on a worker"""
-
-    @property
-    def description(self) -> str:
-        """The resolved run description as YAML."""
-        return yaml.safe_dump(self.run.resolved(), sort_keys=False)
 
     @property
     def folder(self) -> PurePosixPath:
@@ -77,8 +70,6 @@ def _prepare(run: RunConfig, store: PurePosixPath | None, config: ManifestConfig
     if store is None:
         raise InputError("prepare needs a place for the store", where="data.store", allowed="a path, or --store pvc:NAME/SUBPATH")
     nodes = str(PurePosixPath(ARCHIVE, config.nodes))
-    if not PurePosixPath(nodes).is_relative_to(ARCHIVE):
-        raise InputError("the node table is not in the archive", where="--nodes", found=nodes, allowed=f"a path below {ARCHIVE}")
     command: tuple[str, ...] = ("prepare", ARCHIVE, nodes, str(store), "--config", RUN_FILE)
     if run.prepare.key_file is not None:  # a run description never carries it
         command += ("--set", f"prepare.key_file={run.prepare.key_file}")

@@ -174,38 +174,6 @@ def test_the_run_in_the_config_map_is_the_resolved_run(rendered: list[tuple[Case
         assert tree == mine
 
 
-def test_a_run_description_has_a_name_of_its_content() -> None:
-    """Else a job that is made anew would find the description of the one before."""
-    first, again, other = (
-        next(document for document in case.documents() if document["kind"] == "ConfigMap")
-        for case in (Case("train"), Case("train"), Case("train", overrides=("seed=7",)))
-    )
-    assert first == again
-    assert first["immutable"]
-    assert first["metadata"]["name"] != other["metadata"]["name"]
-
-
-def test_kinds_of_one_run_have_names_of_their_own() -> None:
-    kinds: list[dict[str, Any]] = [{}, {"kind": "job"}, {"kind": "cluster"}, {"cron.schedule": "@daily", "cron.alpha": True}]
-    names = [Case("train", settings).documents()[-1]["metadata"]["name"] for settings in kinds]
-    assert len(set(names)) == len(kinds)
-
-
-def test_what_is_written_to_a_claim_is_not_copied_to_the_bucket() -> None:
-    settings = {"kind": "job", "storage": "s3://bucket/pre", "archive": "pvc:dicom", "store": "pvc:stores/first"}
-    pod = Case("prepare", settings).documents()[-1]["spec"]["template"]["spec"]
-    assert not pod.get("initContainers")
-    assert mount_at(pod, "/mnt/store")["name"] == "store"
-
-
-def test_ports_of_a_bucket_and_of_name_servers_can_be_named() -> None:
-    settings = {"kind": "job", "storage": "s3://bucket/pre", "store": "pvc:stores"}
-    network = {"network.bucket_ports": [9000], "network.dns_ports": [53, 5353]}
-    policy = next(d for d in Case("train", settings | network).documents() if d["kind"] == "NetworkPolicy")
-    ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
-    assert ports == [[53, 53, 5353, 5353], [9000]]
-
-
 def test_the_entrypoint_is_a_command_line_that_the_application_reads(
     rendered: list[tuple[Case, list[dict[str, Any]]]],
 ) -> None:

@@ -66,11 +66,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         ["--storage", "s3://bucket/runs"],
         "storage: a run folder is files that every node appends to and renames",
     ),
-    "bucket name": (
-        "train",
-        ["--storage", "s3://B/x", "--kind", "job"],
-        "storage: a bucket's name has 3 to 63 lower-case letters",
-    ),
+    "bucket name": ("train", ["--storage", "s3://B/x", "--kind", "job"], "storage: not s3://BUCKET/PREFIX"),
     "store in a bucket": ("train", ["--storage", "s3://bucket/runs", "--kind", "job"], "a store is not read from a bucket"),
     "archive in a bucket": (
         "prepare",
@@ -83,38 +79,6 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         ["--archive", "pvc:a", "--nodes", "../nodes.csv"],
         "nodes: not a path of letters, digits and ._/=+- without ..",
     ),
-    "nodes elsewhere": (
-        "prepare",
-        ["--archive", "pvc:a", "--nodes", "/abs/nodes.csv"],
-        "--nodes: the node table is not in the archive",
-    ),
-    "no memory": ("train", ["--site-set", "workers.memory=0Gi"], "workers.memory: Ray needs from 1Gi"),
-    "a tenth of a byte": ("train", ["--site-set", "head.memory=100m"], "head.memory: Ray needs from 1Gi"),
-    "no such node": ("train", ["--site-set", "workers.memory=99999999999Ti"], "no node has more than 100Ti; found 99999999999Ti"),
-    "many tries": (
-        "train",
-        ["--site-set", "limits.retries=99999999999"],
-        "limits.retries: Input should be less than or equal to 2147483647",
-    ),
-    "many pods": ("train", ["--workers", "99999999999"], "workers.count: Input should be less than or equal to 2147483647"),
-    "interface": ("train", ["--site-set", "network.interface=eth/0"], "network.interface: not a network interface, or several"),
-    "time zone": (
-        "train",
-        ["--cron", "@daily", "--alpha", "--site-set", "cron.time_zone=Mars/Phobos"],
-        "cron.time_zone: not a time zone, for example Europe/Berlin; found Mars/Phobos",
-    ),
-    "a search on no pods": (
-        "tune",
-        ["--autoscale", "0:4"],
-        "--autoscale: tune shares out the pods that are there when it begins",
-    ),
-    "no override": (
-        "train",
-        ["--site-set", "foo"],
-        "--site-set: an override is KEY=VALUE; found foo; allowed: for example workers.count=4",
-    ),
-    "site is a folder": ("train", ["--site", "/tmp"], "--site /tmp: can't be read: Is a directory"),
-    "no mapping": ("train", ["--site-set", "workers=many"], "workers: must be a mapping of settings; found many"),
     "prepare on a GPU": (
         "prepare",
         ["--archive", "pvc:a", "--gpus-per-worker", "1"],
@@ -162,11 +126,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         ["--site-set", "limits.shutdown=false"],
         "limits: pods that stay for good have no time to live",
     ),
-    "deadline": (
-        "train",
-        ["--site-set", "limits.deadline_s=0"],
-        "limits.deadline_s: Input should be greater than or equal to 1; found 0",
-    ),
+    "deadline": ("train", ["--site-set", "limits.deadline_s=0"], "limits.deadline_s: Input should be greater than 0; found 0"),
     "retries": ("train", ["--site-set", "limits.retries=-1"], "limits.retries: Input should be greater than or equal to 0"),
     "grace": ("train", ["--site-set", "limits.grace_s=5"], "limits.grace_s: Input should be greater than or equal to 60"),
     "quantity": (
@@ -174,12 +134,12 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         ["--site-set", "workers.memory=12 Gigs"],
         "workers.memory: not a quantity such as 500Mi or 64Gi; found 12 Gigs",
     ),
-    "root": ("train", ["--site-set", "identity.user=0"], "identity.user: Input should be greater than or equal to 1"),
+    "root": ("train", ["--site-set", "identity.user=0"], "identity.user: Input should be greater than 0"),
     "selector": ("train", ["--site-set", "workers.node_selector={gpu: a b}"], "workers.node_selector.gpu: not a label's value"),
     "toleration": (
         "train",
         ["--site-set", "workers.tolerations=[{key: a, value: b}]"],
-        "workers.tolerations: Equal needs a key and a value, Exists has no value; found {key: a, operator: Exists, value: b}",
+        "tolerations: Equal needs a key and a value",
     ),
     "effect": (
         "train",
@@ -189,11 +149,11 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     "old Ray": (
         "train",
         ["--site-set", "ray_version=2.51.2"],
-        "ray_version: this Ray is too old; found 2.51.2; allowed: 2.53.0",
+        "ray_version: this Ray knows no tokens; found 2.51.2; allowed: 2.52.0",
     ),
     "Ray": ("train", ["--site-set", "ray_version=new"], "ray_version: not a Ray version; found new"),
     "setting": ("train", ["--site-set", "worker.cpus=2"], "unknown key worker; allowed: did you mean workers?"),
-    "site": ("train", ["--site", "nowhere.yaml"], "--site nowhere.yaml: can't be read: No such file or directory"),
+    "site": ("train", ["--site", "nowhere.yaml"], "--site nowhere.yaml: no such file"),
     "kind": ("train", ["--kind", "pod"], "kind: Input should be 'rayjob', 'cluster' or 'job'; found pod"),
     "submission": ("train", ["--submission", "http"], "submission: Input should be 'k8s' or 'sidecar'; found http"),
     "sidecar of nothing": (
@@ -211,7 +171,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         ["--cron", "@daily", "--alpha", "--queue", "q"],
         "--queue: the operator gives a RayCronJob's jobs no labels",
     ),
-    "no schedule": ("train", ["--alpha"], "--cron: RayCronJob needs a schedule"),
+    "no schedule": ("train", ["--alpha"], "cron.schedule: Field required"),
     "run setting": ("train", ["--set", "train.epoch=3"], "unknown key train.epoch; allowed: did you mean epochs?"),
 }
 
@@ -268,11 +228,6 @@ def test_a_tag_is_allowed_and_spoken_of(capsys: pytest.CaptureFixture[str]) -> N
     assert "registry.example/mtids-dist:0.1.0" in told.out
 
 
-def test_a_context_without_apply_is_refused() -> None:
-    with pytest.raises(InputError, match="--context: nothing is sent without --apply; found mine"):
-        app(["manifest", "train", RUN, *GOOD, "--context", "mine"], standalone_mode=False)
-
-
 def cluster(**changes: Any) -> RayClusterSpec:
     template = V1PodTemplateSpec()
     head = HeadGroupSpec(ray_start_params={}, template=template)
@@ -319,7 +274,7 @@ BROKEN: dict[str, tuple[RayJob, str]] = {
     "backoff": (job(backoff_limit=-1), "less than 0"),
     "fewest": (job(ray_cluster_spec=cluster(min_replicas=2)), "0 <= fewest <= now <= most; found 2, 1, 1"),
     "group": (job(ray_cluster_spec=cluster(group_name="G" * 64)), "not a name for a worker group"),
-    "version": (job(ray_cluster_spec=cluster(ray_version="2.51.0")), "this Ray is too old"),
+    "version": (job(ray_cluster_spec=cluster(ray_version="2.51.0")), "this Ray knows no tokens"),
     "queued growth": (
         job(queued=True, ray_cluster_spec=cluster(enable_in_tree_autoscaling=True)),
         "Kueue reserves the whole cluster",
