@@ -103,6 +103,22 @@ def _check_cron(config: ManifestConfig) -> None:
         )
 
 
+def _after_the_deadline(config: ManifestConfig) -> str:
+    """The operator's deletionRules could end it at once, but know no deadline (it is Failed, as a job that broke), leave the
+    cluster of a stopped job for good, and forbid shutdownAfterJobFinishes, without which Kueue's jobs can't be suspended."""
+    limits = config.limits
+    if config.kind is Kind.CLUSTER:
+        return "limits.deadline_s is a job's: a cluster that stays knows none"
+    if not limits.shutdown:
+        return f"after {limits.deadline_s} s the operator calls the job failed, but ends nothing: its pods work on until it is deleted"
+    if limits.ttl_s == 0:
+        return f"after {limits.deadline_s} s the job has failed and its pods are told to go: a checkpoint first, if the verb writes any"
+    return (
+        f"after {limits.deadline_s} s the operator calls the job failed, but its pods work on for {limits.ttl_s} s (limits.ttl_s) "
+        "and are told to go then; limits.ttl_s=0 ends them at the deadline"
+    )
+
+
 def cautions(config: ManifestConfig, work: Work) -> Iterator[str]:
     """What is allowed, and should be known."""
     _, tag, digest = image_parts(config.image)
@@ -116,6 +132,8 @@ def cautions(config: ManifestConfig, work: Work) -> Iterator[str]:
     if config.workers.autoscale is not None and work.verb == "tune":
         fewest = config.workers.autoscale[0]
         yield f"tune shares out the cluster that it finds when it starts: the {fewest} pods that are there then"
+    if config.limits.deadline_s is not None and config.kind is not Kind.JOB:
+        yield _after_the_deadline(config)
     if config.cron is not None:
         yield "every RayJob of a RayCronJob works on the one run folder: a finished run is not begun again"
     if isinstance(config.storage, Bucket):

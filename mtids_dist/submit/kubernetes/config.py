@@ -91,11 +91,12 @@ class Limits(Settings):
     """When it ends, and how."""
 
     deadline_s: PositiveInt | None = None
-    """Seconds from its start until it is ended. None: never."""
+    """Seconds from its start until it has failed and is not begun again. None: never. A plain Job's pod is ended then; a RayJob's
+    pods work on for ttl_s, or for good without shutdown; a cluster that stays knows no deadline."""
     start_s: PositiveInt = 1800
     """Seconds until pods have to be up."""
     ttl_s: NonNegativeInt = 600
-    """Seconds that a finished job's pods stay."""
+    """Seconds that the pods of a job stay when it has finished or failed, or is past its deadline. 0: they go at once."""
     shutdown: bool = True
     """Whether the pods of a finished job go away at all."""
     retries: NonNegativeInt = 3
