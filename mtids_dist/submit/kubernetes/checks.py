@@ -106,16 +106,16 @@ def _check_cron(config: ManifestConfig) -> None:
 def _after_the_deadline(config: ManifestConfig) -> str:
     """The operator's deletionRules could end it at once, but know no deadline (it is Failed, as a job that broke), leave the
     cluster of a stopped job for good, and forbid shutdownAfterJobFinishes, without which Kueue's jobs can't be suspended."""
-    limits = config.limits
+    limits, past = config.limits, f"after {config.limits.deadline_s} s"
     if config.kind is Kind.CLUSTER:
         return "limits.deadline_s is a job's: a cluster that stays knows none"
     if not limits.shutdown:
-        return f"after {limits.deadline_s} s the operator calls the job failed, but ends nothing: its pods work on until it is deleted"
+        return f"{past} the operator calls the job failed, but ends nothing: its pods work on until it is deleted"
     if limits.ttl_s == 0:
-        return f"after {limits.deadline_s} s the job has failed and its pods are told to go: a checkpoint first, if the verb writes any"
+        return f"{past} the job has failed and its pods are told to go: a checkpoint first, if the verb writes any"
     return (
-        f"after {limits.deadline_s} s the operator calls the job failed, but its pods work on for {limits.ttl_s} s (limits.ttl_s) "
-        "and are told to go then; limits.ttl_s=0 ends them at the deadline"
+        f"{past} the operator calls the job failed, but its pods work on for {limits.ttl_s} s (limits.ttl_s) and are told to go "
+        "then; limits.ttl_s=0 ends them at the deadline"
     )
 
 

@@ -20,6 +20,7 @@ from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
 from mtids_dist.errors import InputError, WorkFailedError
 from mtids_dist.submit.kubernetes.documents import Document
+from mtids_dist.submit.kubernetes.labels import RUN
 from mtids_dist.submit.kubernetes.outcome import Standing, standing
 
 FIELD_MANAGER = "mtids-dist"
@@ -50,8 +51,10 @@ class Cluster:
         return dict(found.to_dict())
 
     def apply(self, document: Document) -> None:
-        """Makes it so in the cluster (server-side apply)."""
-        self._resource(document).server_side_apply(body=document, field_manager=FIELD_MANAGER, **_address(document))
+        """Makes it so in the cluster (server-side apply), also where kubectl had made it before."""
+        self._resource(document).server_side_apply(
+            body=document, field_manager=FIELD_MANAGER, force_conflicts=True, **_address(document)
+        )
 
     def _resource(self, document: Document) -> Any:
         return self._client.resources.get(api_version=document["apiVersion"], kind=document["kind"])
@@ -60,11 +63,13 @@ class Cluster:
 def apply(documents: list[Document], *, context: str | None = None, say: Say) -> Cluster:
     """Sends `documents`, the last of which is the work. What has begun under its name is left as it is.
 
-    :raises InputError: no cluster answers, it does not know a kind, or refuses an object.
+    :raises InputError: no cluster answers, it does not know a kind, or refuses an object; another run has this name there.
     """
     cluster, work = Cluster(context), documents[-1]
     with _told("manifest --apply"):
-        if cluster.find(work) is not None:
+        found = cluster.find(work)
+        if found is not None:
+            _check_same_run(found, work)
             say(f"{_name(work)} is there already: nothing sent; delete it to run it again")
             return cluster
         for document in documents:
@@ -98,6 +103,18 @@ def follow(cluster: Cluster, work: Document, *, say: Say, every_s: float = EVERY
         if now.exit_code is not None:
             return now
         time.sleep(every_s)
+
+
+def _check_same_run(found: Document, work: Document) -> None:
+    """Its end would else be taken for that of a run that was never sent."""
+    there, mine = ((document["metadata"].get("labels") or {}).get(RUN) for document in (found, work))
+    if there != mine:
+        raise InputError(
+            f"{_name(work)} is there already, with another run description",
+            where="manifest --apply",
+            found=there,
+            allowed=f"{mine}: delete what is there, or give this one another --name",
+        )
 
 
 def _load_access(context: str | None) -> None:

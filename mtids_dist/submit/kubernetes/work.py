@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import yaml
+
 from mtids_dist.config import RunConfig
 from mtids_dist.errors import InputError
 from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig
@@ -36,6 +38,11 @@ class Work:
     """processes that train together; 0: the verb has none"""
     on_worker: bool
     """whether the work is done where the command runs, so that it belongs on a worker"""
+
+    @property
+    def description(self) -> str:
+        """The resolved run description, as the pods read it."""
+        return yaml.safe_dump(self.run.resolved(), sort_keys=False)
 
     @property
     def folder(self) -> PurePosixPath:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import subprocess
@@ -297,6 +298,37 @@ def test_names_that_are_not_given_come_of_the_verb_and_the_run_folder() -> None:
     assert name.startswith("train-runs-xxx")
     assert len(name) <= 47
     assert name != Case("train", overrides=("run=runs/" + "x" * 61,)).documents()[-1]["metadata"]["name"]
+
+
+def test_each_kind_has_default_names_of_its_own() -> None:
+    """They share account and policy by name, and the operator names the Job that submits a RayJob after it."""
+    cron = {"cron.schedule": "@daily", "cron.alpha": True}
+    kinds = [Case(verb, more) for verb in ("train", "tune") for more in ({}, {"kind": "job"}, {"kind": "cluster"}, cron)]
+    named = [(document["kind"], document["metadata"]["name"]) for case in kinds for document in case.documents()]
+    assert len(set(named)) == len(named)
+    works = [case.documents()[-1]["metadata"]["name"] for case in kinds]
+    assert len(set(works)) == len(works)
+    for longest, more in ((36, cron), (47, {"kind": "job"})):
+        name = Case("train", more, ("run=runs/" + "x" * 60,)).documents()[-1]["metadata"]["name"]
+        assert len(name) == longest
+
+
+def test_another_description_has_another_config_map_and_none_is_changed() -> None:
+    def maps(*overrides: str, **settings: str) -> tuple[str, str]:
+        documents = Case("train", settings, overrides).documents(name="a")
+        (found,) = [document for document in documents if document["kind"] == "ConfigMap"]
+        assert found["immutable"] is True
+        name = found["metadata"]["name"]
+        assert name.endswith(documents[-1]["metadata"]["labels"]["mtids-dist/run"])
+        mounted = {
+            v["configMap"]["name"] for t in templates(documents[-1]).values() for v in t["spec"]["volumes"] if "configMap" in v
+        }
+        assert mounted == {name}
+        return name, found["data"]["run.yaml"]
+
+    assert maps() == maps(priority="high", queue="q")
+    assert maps()[0] != maps("train.epochs=4")[0]
+    assert maps()[0] == f"a-run-{hashlib.sha256(maps()[1].encode()).hexdigest()[:10]}"
 
 
 def test_a_verb_that_is_added_to_the_application_needs_no_new_code_here() -> None:
