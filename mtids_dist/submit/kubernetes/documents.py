@@ -35,7 +35,7 @@ def render(verb: str, run: RunConfig, config: ManifestConfig, *, run_verbs: Coll
     check(config, work)
     names = named(config, work)
     main = batch_job(config, work, names) if config.kind is Kind.JOB else _ray_object(config, work, names)
-    objects = [_account(config, names), _run_description(config, work, names), network_policy(config, names), main]
+    objects = [_account(config, names), _run_description(config, work, names), network_policy(config, work, names), main]
     with ApiClient() as client:
         return work, [client.sanitize_for_serialization(obj) for obj in objects if obj is not None]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import config as kube_config
 from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
@@ -28,6 +29,7 @@ EVERY_S = 2.0
 MOST_MISSES = 90
 """Polls without an answer, one after the other, until following is given up."""
 NOT_FOUND = 404
+ACCESS = "a kubeconfig (KUBECONFIG, else ~/.kube/config) and in it a context (--context) of a cluster that answers"
 
 Say = Callable[[str], None]
 
@@ -120,10 +122,13 @@ def _check_same_run(found: Document, work: Document) -> None:
 def _load_access(context: str | None) -> None:
     """As kubectl does it; the client itself looks at KUBECONFIG only when it is imported."""
     paths = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
-    if context is None and not any(Path(path).exists() for path in paths.split(os.pathsep)):
-        kube_config.load_incluster_config()  # type: ignore[no-untyped-call]
-    else:
-        kube_config.load_kube_config(config_file=paths, context=context)  # type: ignore[no-untyped-call]
+    try:
+        if context is None and not any(Path(path).exists() for path in paths.split(os.pathsep)):
+            kube_config.load_incluster_config()  # type: ignore[no-untyped-call]
+        else:
+            kube_config.load_kube_config(config_file=paths, context=context)  # type: ignore[no-untyped-call]
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigException(f"{paths} is no kubeconfig: {_line(error)}") from error
 
 
 def _address(document: Document) -> dict[str, str]:
@@ -139,7 +144,7 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except ConfigException as error:
-        raise InputError(f"no cluster to talk to: {_line(error)}", where=where) from error
+        raise InputError(f"no cluster to talk to: {_line(error)}", where=where, allowed=ACCESS) from error
     except ResourceNotFoundError as error:
         raise InputError(
             f"this cluster does not know a kind: {_line(error)}", where=where, allowed="install KubeRay's CRDs"
@@ -147,7 +152,7 @@ def _told(where: str) -> Iterator[None]:
     except ApiException as error:
         raise InputError(f"the API server refuses it: {_line(error)}", where=where) from error
     except urllib3.exceptions.HTTPError as error:
-        raise InputError(f"no API server answers: {_line(error)}", where=where) from error
+        raise InputError(f"no API server answers: {_line(error)}", where=where, allowed=ACCESS) from error
 
 
 def _line(error: Exception) -> str:

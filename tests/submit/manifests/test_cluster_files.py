@@ -128,6 +128,14 @@ def commands_of_the_documentation() -> list[list[str]]:
     ]
 
 
+@needs_schemas
+def test_the_policies_of_the_documentation_pass_the_schema() -> None:
+    blocks = [block.removeprefix("yaml") for block in (ROOT / "docs/kubernetes.md").read_text().split("```")[1::2]]
+    policies = [block for block in blocks if "kind: NetworkPolicy" in block]
+    assert len(policies) == 1
+    assert complaints(yaml.safe_load(policies[0])) == []
+
+
 @pytest.mark.parametrize("arguments", commands_of_the_documentation(), ids=lambda words: " ".join(words[1:3] + words[5:]))
 def test_the_documentations_commands_make_manifests(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

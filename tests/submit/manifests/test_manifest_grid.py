@@ -268,6 +268,44 @@ def test_prometheus_reaches_the_metrics_ports_where_its_namespace_is_named() -> 
     assert {port["port"] for port in rule["ports"]} == {8080, 44217, 44227}
 
 
+def open_to_anybody(case: Case) -> list[int]:
+    """Ports that a policy lets pods reach wherever they are."""
+    return [port["port"] for rule in policy_of(case.documents())["egress"] if "to" not in rule for port in rule["ports"]]
+
+
+def test_a_bucket_may_listen_where_it_likes() -> None:
+    bucket = {"kind": "job", "storage": "s3://bucket/runs", "store": "pvc:stores/lidc"}
+    assert open_to_anybody(Case("train", bucket)) == [443]
+    assert open_to_anybody(Case("train", {**bucket, "network.bucket_ports": [9000, 443]})) == [9000, 443]
+
+
+def test_the_api_server_can_be_named() -> None:
+    grows = {"workers.autoscale": "1:4"}
+    assert open_to_anybody(Case("train", grows)) == [443, 6443]
+    named = Case("train", {**grows, "network.api_server_cidr": "10.0.0.1/32"})
+    assert open_to_anybody(named) == []
+    rule = policy_of(named.documents())["egress"][-1]
+    assert rule["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert [port["port"] for port in rule["ports"]] == [443, 6443]
+
+
+def test_a_store_on_a_claim_is_not_copied_to_a_bucket() -> None:
+    case = Case("prepare", {"kind": "job", "storage": "s3://bucket/pre", "store": "pvc:st/sub"})
+    (pod,) = (template["spec"] for template in templates(case.documents()[-1]).values())
+    assert "initContainers" not in pod
+    assert "/mnt/store" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert open_to_anybody(case) == []
+    assert not any(
+        "bucket" in line for line in cautions(case.config(), work_of("prepare", case.run(), case.config(), run_verbs=[]))
+    )
+
+
+@pytest.mark.parametrize("nodes", ["nodes.csv", "tables/a.csv", "/mnt/archive/tables/a.csv"])
+def test_the_node_table_is_below_the_archives_mount(nodes: str) -> None:
+    words = ray_job_spec(Case("prepare", {"nodes": nodes}).documents()[-1])["entrypoint"].split()
+    assert words[5] == f"/mnt/archive/{nodes.removeprefix('/mnt/archive/')}"
+
+
 def test_queued_work_waits_and_gives_its_pods_back(rendered: list[tuple[Case, list[dict[str, Any]]]]) -> None:
     for case, documents in rendered:
         work, labels = documents[-1], documents[-1]["metadata"]["labels"]
