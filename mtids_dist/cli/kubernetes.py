@@ -9,6 +9,7 @@ import typer
 
 from mtids_dist.cli.app import Overrides, Run, app, checks, epilog
 from mtids_dist.console import errors, say
+from mtids_dist.errors import InputError
 
 Name = Annotated[str | None, typer.Option(help="its name; made of the verb and the run folder if not given")]
 Namespace = Annotated[str | None, typer.Option(help="a namespace that exists; mtids-dist if not given")]
@@ -35,7 +36,7 @@ Alpha = Annotated[bool, typer.Option("--alpha", help="the operator's alpha gate 
 Site = Annotated[Path | None, typer.Option(help="settings of a cluster, for all runs on it", metavar="SITE.yaml")]
 SiteOverrides = Annotated[list[str] | None, typer.Option("--site-set", help="override one of them: a.b=c", metavar="KEY=VALUE")]
 Apply = Annotated[bool, typer.Option("--apply", help="send it, and follow it to its end; its exit code is the work's")]
-Context = Annotated[str | None, typer.Option(help="the kubeconfig's context to send it to")]
+Context = Annotated[str | None, typer.Option(help="the kubeconfig's context to send it to, with --apply")]
 
 
 @app.command(
@@ -70,6 +71,8 @@ def manifest(
     from mtids_dist.config import load_run
     from mtids_dist.submit.kubernetes import cautions, read_settings, render, to_yaml
 
+    if context is not None and not apply:
+        raise InputError("a printed manifest goes nowhere", where="--context", found=context, allowed="with --apply")
     options = {
         **{"name": name, "namespace": namespace, "image": image, "storage": storage, "archive": archive, "nodes": nodes},
         **{"store": store, "kind": kind, "submission": submission, "queue": queue, "priority": priority},

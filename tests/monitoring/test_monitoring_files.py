@@ -138,6 +138,25 @@ def test_promtool_agrees(promtool: str, words: tuple[str, ...]) -> None:
     assert "SUCCESS" in done.stdout
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_promtool_agrees_with_the_discovery_of_pods(promtool: str, broken: bool, tmp_path: Path) -> None:
+    """Debian's is built without Kubernetes: there all but the discovery itself is checked."""
+    text = (MONITORING / "prometheus-kubernetes.yml").read_text()
+    text = text.replace("action: keep", "action: kept") if broken else text
+    (tmp_path / "rules").mkdir()
+    shutil.copy(RULES, tmp_path / "rules")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(text)
+    command = [promtool, "check", "config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "kubernetes_sd_configs not found" in done.stderr:
+        tree = yaml.safe_load(text)
+        del tree["scrape_configs"][0]["kubernetes_sd_configs"]
+        path.write_text(yaml.safe_dump(tree))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode != 0) == broken, done.stdout + done.stderr
+
+
 def test_promtool_sees_a_rule_that_does_something_else(promtool: str, tmp_path: Path) -> None:
     """Otherwise its tests could be of nothing: each threshold moved, the tests must fail."""
     text, tests = RULES.read_text(), (MONITORING / "rules" / "mtids.test.yml").read_text()

@@ -50,6 +50,15 @@ def test_only_addresses_and_places_differ_from_the_repository(written: Path) -> 
     assert (written / "grafana" / "provisioning" / "datasources" / "mtids.yml").exists()
 
 
+def test_pods_are_found_as_in_the_repository(written: Path) -> None:
+    theirs, ours = ((folder / "prometheus-kubernetes.yml").read_text() for folder in (written, MONITORING))
+    assert theirs == ours, "mtids-dist dashboard --address http://head:8265 --write makes it; copy it"
+    plain = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    pods = yaml.safe_load(ours)
+    assert pods["rule_files"] == plain["rule_files"]
+    assert pods["scrape_configs"][0]["metric_relabel_configs"] == plain["scrape_configs"][0]["metric_relabel_configs"]
+
+
 @pytest.mark.slow
 def test_an_installed_package_has_them_too(tmp_path: Path) -> None:
     """A wheel of what the container file copies: it knows no checkout."""
@@ -64,6 +73,9 @@ def test_an_installed_package_has_them_too(tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(installed)
     command = [sys.executable, "-m", "mtids_dist", "dashboard", "--address", URL, "--write", str(tmp_path / "written")]
     subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, check=True)
+    assert (tmp_path / "written" / "prometheus-kubernetes.yml").read_text() == (
+        MONITORING / "prometheus-kubernetes.yml"
+    ).read_text()
     assert len(list((tmp_path / "written" / "grafana" / "dashboards").iterdir())) == 3
     assert (tmp_path / "written" / "rules" / "mtids.yml").read_bytes() == RULES.read_bytes()
 
@@ -95,5 +107,8 @@ def test_kubectl_makes_config_maps_of_them(written: Path, where: str) -> None:
     assert maps.keys() == {"mtids-prometheus", "mtids-rules", "mtids-dashboards"}
     assert maps["mtids-dashboards"]["data"] == {path.name: path.read_text() for path in DASHBOARDS.iterdir()}
     assert maps["mtids-dashboards"]["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert yaml.safe_load(maps["mtids-prometheus"]["data"]["prometheus.yml"]) == yaml.safe_load(
+        (folder / "prometheus-kubernetes.yml").read_text()
+    )
     (rules,) = yaml.safe_load(maps["mtids-prometheus"]["data"]["prometheus.yml"])["rule_files"]
     assert rules == f"rules/{next(iter(maps['mtids-rules']['data']))}", "where the rules are to be mounted"

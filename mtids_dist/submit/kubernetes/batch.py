@@ -39,7 +39,7 @@ def batch_job(config: ManifestConfig, work: Work, named: Named) -> V1Job:
         pod_failure_policy=V1PodFailurePolicy(rules=_rules()),
         template=Pods(config, work, named).job(),
     )
-    metadata = V1ObjectMeta(name=named.name, namespace=config.namespace, labels=named.queued())
+    metadata = V1ObjectMeta(name=named.name, namespace=config.namespace, labels=named.work())
     return V1Job(api_version="batch/v1", kind="Job", metadata=metadata, spec=spec)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mtids_dist.errors import InputError
-from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig, Submission
+from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig, Submission, Toleration
 from mtids_dist.submit.kubernetes.names import image_parts
-from mtids_dist.submit.kubernetes.places import Bucket
-from mtids_dist.submit.kubernetes.work import Work, pods
+from mtids_dist.submit.kubernetes.work import Work, copies_to_bucket, pods
 
 
 def check(config: ManifestConfig, work: Work) -> None:
@@ -25,11 +24,16 @@ def check(config: ManifestConfig, work: Work) -> None:
     _check_cron(config)
     if config.kind is not Kind.RAYJOB and config.submission is Submission.SIDECAR:
         raise InputError("only a RayJob is submitted", where="--submission sidecar", found=f"kind {config.kind.value}")
-    for toleration in (*config.workers.tolerations, *config.cpu_workers.tolerations, *config.head.tolerations):
-        if (toleration.operator == "Equal") != (toleration.value is not None) or (toleration.operator == "Equal") > (
-            toleration.key is not None
-        ):
-            raise InputError("Equal needs a key and a value, Exists has no value", where="tolerations", found=toleration)
+    for group, size in (("workers", config.workers), ("cpu_workers", config.cpu_workers), ("head", config.head)):
+        for toleration in size.tolerations:
+            _check_toleration(toleration, f"{group}.tolerations")
+
+
+def _check_toleration(toleration: Toleration, where: str) -> None:
+    equal, valued = toleration.operator == "Equal", toleration.value is not None
+    if equal != valued or (equal and toleration.key is None):
+        found = ", ".join(f"{key}: {value}" for key, value in toleration.model_dump(exclude_none=True).items())
+        raise InputError("Equal needs a key and a value, Exists has no value", where=where, found=f"{{{found}}}")
 
 
 def _check_gpus(config: ManifestConfig, work: Work) -> None:
@@ -64,6 +68,13 @@ def _check_sizes(config: ManifestConfig, work: Work) -> None:
     workers, scale = config.workers, work.run.train.scale
     if workers.autoscale is not None:
         fewest, most = workers.autoscale
+        if work.verb == "tune" and fewest == 0 and config.kind is Kind.RAYJOB:
+            raise InputError(
+                "tune shares out the pods that are there when it begins, and there would be none",
+                where="--autoscale",
+                found=f"{fewest}:{most}",
+                allowed="at least 1 at any time, 1:MAX",
+            )
         if fewest > most:
             raise InputError("fewest are more than most", where="--autoscale", found=f"{fewest}:{most}", allowed="MIN:MAX")
         if workers.count is not None:
@@ -103,6 +114,22 @@ def _check_cron(config: ManifestConfig) -> None:
         )
 
 
+def _after_the_deadline(config: ManifestConfig) -> str:
+    """The operator's deletionRules could end it at once, but know no deadline (it is Failed, as a job that broke), leave the
+    cluster of a stopped job for good, and forbid shutdownAfterJobFinishes, without which Kueue's jobs can't be suspended."""
+    limits, past = config.limits, f"after {config.limits.deadline_s} s"
+    if config.kind is Kind.CLUSTER:
+        return "limits.deadline_s is a job's: a cluster that stays knows none"
+    if not limits.shutdown:
+        return f"{past} the operator calls the job failed, but ends nothing: its pods work on until it is deleted"
+    if limits.ttl_s == 0:
+        return f"{past} the job has failed and its pods are told to go: a checkpoint first, if the verb writes any"
+    return (
+        f"{past} the operator calls the job failed, but its pods work on for {limits.ttl_s} s (limits.ttl_s) and are told to go "
+        "then; limits.ttl_s=0 ends them at the deadline"
+    )
+
+
 def cautions(config: ManifestConfig, work: Work) -> Iterator[str]:
     """What is allowed, and should be known."""
     _, tag, digest = image_parts(config.image)
@@ -116,7 +143,9 @@ def cautions(config: ManifestConfig, work: Work) -> Iterator[str]:
     if config.workers.autoscale is not None and work.verb == "tune":
         fewest = config.workers.autoscale[0]
         yield f"tune shares out the cluster that it finds when it starts: the {fewest} pods that are there then"
+    if config.limits.deadline_s is not None and config.kind is not Kind.JOB:
+        yield _after_the_deadline(config)
     if config.cron is not None:
         yield "every RayJob of a RayCronJob works on the one run folder: a finished run is not begun again"
-    if isinstance(config.storage, Bucket):
+    if copies_to_bucket(config, work):
         yield "the run folder is copied to the bucket every 30 s and at the end: a node lost at once loses what came since"

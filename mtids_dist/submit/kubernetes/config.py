@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mtids_dist.settings import Settings
-from mtids_dist.submit.kubernetes.cron import Schedule
-from mtids_dist.submit.kubernetes.names import Image, LabelKey, LabelValue, Memory, Namespace, ObjectName, PlainPath
+from mtids_dist.submit.kubernetes.cron import Schedule, TimeZone
+from mtids_dist.submit.kubernetes.names import Image, LabelKey, LabelValue, Namespace, ObjectName, PlainPath
 from mtids_dist.submit.kubernetes.places import Bucket, Claim, Place
+from mtids_dist.submit.kubernetes.quantities import Cidr, Interface, Memory, NotNegative, Port, Positive
 
 
 class Kind(str, Enum):
@@ -45,10 +46,10 @@ class Toleration(Settings):
 class Head(Settings):
     """The head: driver, dashboard, no tasks."""
 
-    cpus: PositiveInt = 2
+    cpus: Positive = 2
     """CPU cores."""
     memory: Memory = "8Gi"
-    """Memory; up to 30 % of it is Ray's object store."""
+    """Memory, 1Gi at least: Ray's own processes need it. Up to 30 % of it is Ray's object store."""
     node_selector: Mapping[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that its node must have."""
     tolerations: tuple[Toleration, ...] = ()
@@ -68,61 +69,67 @@ def _span(value: Any) -> Any:
 class Workers(Head):
     """One group of equal workers."""
 
-    count: NonNegativeInt | None = None
+    count: NotNegative | None = None
     """Pods. None: as many as the run has ranks, or one."""
-    autoscale: Annotated[tuple[NonNegativeInt, NonNegativeInt] | None, BeforeValidator(_span)] = None
+    autoscale: Annotated[tuple[NotNegative, NotNegative] | None, BeforeValidator(_span)] = None
     """Fewest and most pods that Ray's own autoscaler keeps. None: a fixed size."""
-    cpus: PositiveInt = 4
+    cpus: Positive = 4
     """CPU cores of a pod."""
     memory: Memory = "16Gi"
     """Memory of a pod."""
-    gpus: NonNegativeInt = 0
+    gpus: NotNegative = 0
     """GPUs of a pod (nvidia.com/gpu)."""
 
 
 class CpuWorkers(Head):
     """A second group, without GPUs, that reads data for the first."""
 
-    count: NonNegativeInt = 0
+    count: NotNegative = 0
     """Pods."""
 
 
 class Limits(Settings):
     """When it ends, and how."""
 
-    deadline_s: PositiveInt | None = None
-    """Seconds from its start until it is ended. None: never."""
-    start_s: PositiveInt = 1800
+    deadline_s: Positive | None = None
+    """Seconds from its start until it has failed and is not begun again. None: never. A plain Job's pod is ended then; a RayJob's
+    pods work on for ttl_s, or for good without shutdown; a cluster that stays knows no deadline."""
+    start_s: Positive = 1800
     """Seconds until pods have to be up."""
-    ttl_s: NonNegativeInt = 600
-    """Seconds that a finished job's pods stay."""
+    ttl_s: NotNegative = 600
+    """Seconds that the pods of a job stay when it has finished or failed, or is past its deadline. 0: they go at once."""
     shutdown: bool = True
     """Whether the pods of a finished job go away at all."""
-    retries: NonNegativeInt = 3
+    retries: NotNegative = 3
     """How often a failed job is begun again, on a new cluster; it goes on from its last checkpoint."""
-    grace_s: Annotated[int, Field(ge=60)] = 300
+    grace_s: Annotated[Positive, Field(ge=60)] = 300
     """Seconds that a pod has to leave: the time to write a checkpoint in."""
 
 
 class Network(Settings):
     """Interfaces, time-outs and who may connect."""
 
-    interface: PlainPath = "eth0"
+    interface: Interface = "eth0"
     """The interface that ranks talk over."""
-    timeout_s: PositiveInt = 1800
+    timeout_s: Positive = 1800
     """Seconds that a rank waits for another."""
     operator_namespace: Namespace = "kuberay-operator"
     """Where the operator lives: it asks the head how the job is."""
     monitoring_namespace: Namespace | None = None
     """Where Prometheus lives. None: nobody reads the metrics ports from outside."""
+    bucket_ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (443,)
+    """TCP ports that the pod of an s3:// storage may reach, anywhere: those of AWS_ENDPOINT_URL, for example 9000 of MinIO."""
+    api_server_cidr: Cidr | None = None
+    """Where the API server's endpoints are, for example 10.0.0.1/32 (not its Service's address). None: with autoscaling, 443 and
+    6443 of anywhere may be reached."""
 
 
 class Identity(Settings):
     """Whom processes run as, and what they are given."""
 
-    user: PositiveInt = 1000
+    user: Positive = 1000
     """User id, which owns what is written to the storage."""
-    group: PositiveInt = 1000
+    group: Positive = 1000
     """Group id."""
     service_account: ObjectName | None = None
     """An account that exists. None: one of its own, without rights."""
@@ -137,7 +144,7 @@ class Cron(Settings):
 
     schedule: Schedule
     """Five fields, or @daily and the like."""
-    time_zone: str | None = None
+    time_zone: TimeZone | None = None
     """For example Europe/Berlin. None: the operator's."""
     alpha: bool = False
     """RayCronJob is behind an alpha gate of the operator that is off by default: say that you turned it on."""
@@ -163,7 +170,7 @@ class ManifestConfig(Settings):
     archive: Claim | None = None
     """pvc:NAME[/SUBPATH] with the DICOM archive, mounted read-only."""
     nodes: PlainPath = "nodes.csv"
-    """The node table, in the archive."""
+    """The node table, in the archive: relative to it, or below /mnt/archive."""
     store: Claim | None = None
     """pvc:NAME[/SUBPATH] with the store. None: data.store is below the storage."""
     workers: Workers = Workers()

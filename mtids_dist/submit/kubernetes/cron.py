@@ -1,9 +1,10 @@
-"""Cron schedules as the operator reads them: five fields, or a descriptor."""
+"""Cron schedules as the operator reads them: five fields, or a descriptor; and time zones."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated
+from zoneinfo import available_timezones
 
 from pydantic import AfterValidator
 
@@ -52,4 +53,16 @@ def _check_item(item: str, name: str, low: int, high: int, names: list[str]) -> 
         raise ValueError(f"{name}: from {low} to {high}, found {item}")
 
 
+def check_time_zone(text: str) -> str:
+    """`text`, if there is such a zone; where this machine knows none at all, the operator has to judge.
+
+    :raises ValueError: there is none.
+    """
+    known = available_timezones()
+    if known and text not in known:
+        raise ValueError("not a time zone such as Europe/Berlin")
+    return text
+
+
+TimeZone = Annotated[str, AfterValidator(check_time_zone)]
 Schedule = Annotated[str, AfterValidator(check_schedule)]

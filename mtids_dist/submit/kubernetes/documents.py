@@ -35,7 +35,7 @@ def render(verb: str, run: RunConfig, config: ManifestConfig, *, run_verbs: Coll
     check(config, work)
     names = named(config, work)
     main = batch_job(config, work, names) if config.kind is Kind.JOB else _ray_object(config, work, names)
-    objects = [_account(config, names), _run_description(config, work, names), network_policy(config, names), main]
+    objects = [_account(config, names), _run_description(config, work, names), network_policy(config, work, names), main]
     with ApiClient() as client:
         return work, [client.sanitize_for_serialization(obj) for obj in objects if obj is not None]
 
@@ -62,9 +62,9 @@ def _account(config: ManifestConfig, names: Named) -> V1ServiceAccount | None:
 def _run_description(config: ManifestConfig, work: Work, names: Named) -> V1ConfigMap | None:
     if config.kind is Kind.CLUSTER:  # its jobs bring their own
         return None
-    text = yaml.safe_dump(work.run.resolved(), sort_keys=False)
     metadata = V1ObjectMeta(name=names.config_map, namespace=config.namespace, labels=names.labels())
-    return V1ConfigMap(api_version="v1", kind="ConfigMap", metadata=metadata, data={RUN_FILE.rpartition("/")[2]: text})
+    data = {RUN_FILE.rpartition("/")[2]: work.description}
+    return V1ConfigMap(api_version="v1", kind="ConfigMap", metadata=metadata, immutable=True, data=data)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from mtids_dist.submit.kubernetes.config import ManifestConfig
+from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig
 from mtids_dist.submit.kubernetes.names import RAYCRONJOB_NAME, RAYJOB_NAME
 from mtids_dist.submit.kubernetes.operator_rules import QUEUE
 from mtids_dist.submit.kubernetes.work import Work
@@ -13,7 +13,10 @@ from mtids_dist.submit.kubernetes.work import Work
 APP = "mtids-dist"
 INSTANCE = "app.kubernetes.io/instance"
 PRIORITY = "kueue.x-k8s.io/priority-class"
+RUN = "mtids-dist/run"
+"""Label of the work: which run description it has."""
 HASH_DIGITS = 6
+RUN_DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,15 @@ class Named:
     name: str
     verb: str
     account: str
+    run: str | None
+    """digits of the run description's content; None: a cluster that stays has none"""
     queue: str | None = None
     priority: str | None = None
 
     @property
     def config_map(self) -> str:
-        """Of the resolved run description."""
-        return f"{self.name}-run"
+        """Of the resolved run description. Another content has another name: a job can only run the one that it came with."""
+        return f"{self.name}-run-{self.run}"
 
     @property
     def selector(self) -> dict[str, str]:
@@ -41,21 +46,28 @@ class Named:
         part = {"app.kubernetes.io/component": component} if component else {}
         return {**self.selector, **part, "app.kubernetes.io/managed-by": APP, "mtids-dist/verb": self.verb}
 
-    def queued(self) -> dict[str, str]:
-        """Labels of the object that Kueue looks at."""
-        waits = {QUEUE: self.queue, PRIORITY: self.priority}
-        return {**self.labels(), **{key: value for key, value in waits.items() if value is not None}}
+    def work(self) -> dict[str, str]:
+        """Labels of the work itself, at which Kueue looks."""
+        more = {RUN: self.run, QUEUE: self.queue, PRIORITY: self.priority}
+        return {**self.labels(), **{key: value for key, value in more.items() if value is not None}}
 
 
 def named(config: ManifestConfig, work: Work) -> Named:
-    """The names: as given, or made of the verb and the run folder, so that the same run has the same name."""
-    name = config.name if config.name is not None else _name_of(work, RAYCRONJOB_NAME if config.cron else RAYJOB_NAME)
-    return Named(name, work.verb, config.identity.service_account or name, config.queue, config.priority)
+    """The names: as given, or made of the kind, the verb and the run folder, so that the same run has the same name."""
+    name = config.name if config.name is not None else _name_of(config, work)
+    run = None if config.kind is Kind.CLUSTER else hashlib.sha256(work.description.encode()).hexdigest()[:RUN_DIGITS]
+    return Named(name, work.verb, config.identity.service_account or name, run, config.queue, config.priority)
 
 
-def _name_of(work: Work, longest: int) -> str:
-    folder = "-".join(work.folder.parts[3:])  # below /mnt/storage or /mnt/store
-    text = "".join(c if c.isascii() and (c.islower() or c.isdigit()) else "-" for c in f"{work.verb}-{folder}".lower())
+def _name_of(config: ManifestConfig, work: Work) -> str:
+    """A name of its own for each kind: they share account and policy by it, and the operator calls the Job that submits a RayJob,
+    and the cluster of one, after it."""
+    kind = "cron" if config.cron else "" if config.kind is Kind.RAYJOB else config.kind.value
+    folder = work.folder.parts[3:]  # below /mnt/storage or /mnt/store
+    longest = RAYCRONJOB_NAME if config.cron else RAYJOB_NAME
+    text = "".join(
+        c if c.isascii() and (c.islower() or c.isdigit()) else "-" for c in "-".join((kind, work.verb, *folder)).lower()
+    )
     text = "-".join(part for part in text.split("-") if part)
     if len(text) <= longest:
         return text

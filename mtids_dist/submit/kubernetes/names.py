@@ -1,10 +1,9 @@
-"""What Kubernetes accepts as a name, a label, a quantity, an image: each check says in a few words what it wants."""
+"""What Kubernetes accepts as a name, a label, an image: each check says in a few words what it wants."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -15,10 +14,6 @@ RAYCRONJOB_NAME = 36
 """KubeRay's longest names (v1.7.0, `utils/constant.go`): the operator adds a suffix, and a label holds 63 characters."""
 
 LABEL = 63
-SUFFIXES: dict[str, int | Decimal] = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-SUFFIXES |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGT]|[KMGT]i)?")
 _PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?P<name>(?:{_PART}(?::\d+)?/)?{_PART}(?:/{_PART})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?(?:@(?P<digest>.+))?"
@@ -53,13 +48,6 @@ def is_plain_path(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9._/=+-]+", text) is not None and ".." not in text.split("/")
 
 
-def amount(quantity: str) -> Decimal:
-    """The number in a Kubernetes quantity such as `500m` or `16Gi` (which has been checked)."""
-    match = _QUANTITY.fullmatch(quantity)
-    assert match is not None
-    return Decimal(match[1]) * SUFFIXES[match[2] or ""]
-
-
 def image_parts(image: str) -> tuple[str, str | None, str | None]:
     """Name, tag and digest of an image reference (which has been checked)."""
     match = _IMAGE.fullmatch(image)
@@ -67,7 +55,9 @@ def image_parts(image: str) -> tuple[str, str | None, str | None]:
     return match["name"], match["tag"], match["digest"]
 
 
-def _checked(good: Callable[[str], bool], wanted: str) -> AfterValidator:
+def checked(good: Callable[[str], bool], wanted: str) -> AfterValidator:
+    """Refuses a text that is not `good`, saying what is `wanted`."""
+
     def check(text: str) -> str:
         if not good(text):
             raise ValueError(f"not {wanted}")
@@ -88,10 +78,9 @@ def _image(text: str) -> str:
     return text
 
 
-Namespace = Annotated[str, _checked(is_dns_label, "a namespace: lower-case letters, digits and -, 63 characters at most")]
-ObjectName = Annotated[str, _checked(is_dns_subdomain, "an object's name: lower-case letters, digits, - and .")]
-LabelKey = Annotated[str, _checked(is_label_key, "a label's key: [domain/]name, the name 63 characters at most")]
-LabelValue = Annotated[str, _checked(is_label_value, "a label's value: letters, digits, -, _ and ., 63 characters at most")]
-Memory = Annotated[str, _checked(lambda q: _QUANTITY.fullmatch(q) is not None, "a quantity such as 500Mi or 64Gi")]
-PlainPath = Annotated[str, _checked(is_plain_path, "a path of letters, digits and ._/=+- without ..")]
+Namespace = Annotated[str, checked(is_dns_label, "a namespace: lower-case letters, digits and -, 63 characters at most")]
+ObjectName = Annotated[str, checked(is_dns_subdomain, "an object's name: lower-case letters, digits, - and .")]
+LabelKey = Annotated[str, checked(is_label_key, "a label's key: [domain/]name, the name 63 characters at most")]
+LabelValue = Annotated[str, checked(is_label_value, "a label's value: letters, digits, -, _ and ., 63 characters at most")]
+PlainPath = Annotated[str, checked(is_plain_path, "a path of letters, digits and ._/=+- without ..")]
 Image = Annotated[str, AfterValidator(_image)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubernetes.client import (
+    V1IPBlock,
     V1LabelSelector,
     V1NetworkPolicy,
     V1NetworkPolicyEgressRule,
@@ -17,24 +18,23 @@ from kubernetes.client import (
 
 from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig
 from mtids_dist.submit.kubernetes.labels import Named
-from mtids_dist.submit.kubernetes.places import Bucket
 from mtids_dist.submit.kubernetes.pods import HEAD_PORTS
+from mtids_dist.submit.kubernetes.work import Work, copies_to_bucket
 
 DASHBOARD = HEAD_PORTS["dashboard"]
 METRICS = tuple(HEAD_PORTS[name] for name in ("metrics", "as-metrics", "dash-metrics"))
 API_SERVER = (443, 6443)
-HTTPS = (443,)
 OPERATOR = {"app.kubernetes.io/component": "kuberay-operator"}
 """Label of the operator's pod, by its Helm chart and its kustomization."""
 
 
-def network_policy(config: ManifestConfig, named: Named) -> V1NetworkPolicy:
+def network_policy(config: ManifestConfig, work: Work, named: Named) -> V1NetworkPolicy:
     """A plain policy: the operator's own (spec.networkPolicy) is behind an alpha gate."""
     spec = V1NetworkPolicySpec(
         pod_selector=V1LabelSelector(match_labels=named.selector),
         policy_types=["Ingress", "Egress"],
         ingress=_ingress(config, named),
-        egress=_egress(config, named),
+        egress=_egress(config, work, named),
     )
     metadata = V1ObjectMeta(name=named.name, namespace=config.namespace, labels=named.labels())
     return V1NetworkPolicy(api_version="networking.k8s.io/v1", kind="NetworkPolicy", metadata=metadata, spec=spec)
@@ -51,16 +51,22 @@ def _ingress(config: ManifestConfig, named: Named) -> list[V1NetworkPolicyIngres
     return rules
 
 
-def _egress(config: ManifestConfig, named: Named) -> list[V1NetworkPolicyEgressRule]:
+def _egress(config: ManifestConfig, work: Work, named: Named) -> list[V1NetworkPolicyEgressRule]:
     names = [V1NetworkPolicyPort(port=53, protocol=protocol) for protocol in ("UDP", "TCP")]
     rules = [V1NetworkPolicyEgressRule(to=[V1NetworkPolicyPeer(namespace_selector=V1LabelSelector())], ports=names)]
     if config.kind is not Kind.JOB:
         rules.append(V1NetworkPolicyEgressRule(to=[_siblings(named)]))
     if config.workers.autoscale is not None:
-        rules.append(V1NetworkPolicyEgressRule(ports=_tcp(API_SERVER)))
-    if isinstance(config.storage, Bucket):
-        rules.append(V1NetworkPolicyEgressRule(ports=_tcp(HTTPS)))
+        rules.append(V1NetworkPolicyEgressRule(to=_api_server(config), ports=_tcp(API_SERVER)))
+    if copies_to_bucket(config, work):
+        rules.append(V1NetworkPolicyEgressRule(ports=_tcp(config.network.bucket_ports)))
     return rules
+
+
+def _api_server(config: ManifestConfig) -> list[V1NetworkPolicyPeer] | None:
+    """None: anywhere."""
+    cidr = config.network.api_server_cidr
+    return None if cidr is None else [V1NetworkPolicyPeer(ip_block=V1IPBlock(cidr=cidr))]
 
 
 def _siblings(named: Named) -> V1NetworkPolicyPeer:

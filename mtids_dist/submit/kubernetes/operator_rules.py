@@ -8,8 +8,8 @@ from mtids_dist.errors import InputError
 from mtids_dist.submit.kubernetes.names import LABEL, RAYCLUSTER_NAME, RAYCRONJOB_NAME, RAYJOB_NAME, is_dns_label
 from mtids_dist.submit.kubernetes.ray_v1 import RayCluster, RayClusterSpec, RayCronJob, RayJob, RayJobSpec, WorkerGroupSpec
 
-AUTH_SINCE = (2, 52, 0)
-"""The first Ray that knows tokens."""
+OLDEST_RAY = (2, 53, 0)
+"""Tokens came with 2.52; before 2.53 the operator's probes call wget in the pods, which a slim image has not."""
 CLUSTER_SELECTOR = "ray.io/cluster"
 QUEUE = "kueue.x-k8s.io/queue-name"
 LONGEST = {"RayJob": RAYJOB_NAME, "RayCluster": RAYCLUSTER_NAME, "RayCronJob": RAYCRONJOB_NAME}
@@ -111,5 +111,6 @@ def _check_version(ray_version: str) -> None:
     match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)[A-Za-z0-9.+-]*", ray_version)
     if match is None:
         raise InputError("not a Ray version", where="ray_version", found=ray_version, allowed="for example 2.60.0")
-    if tuple(int(part) for part in match.groups()) < AUTH_SINCE:
-        raise InputError("this Ray knows no tokens", where="ray_version", found=ray_version, allowed="2.52.0 or later")
+    if tuple(int(part) for part in match.groups()) < OLDEST_RAY:
+        what = "this Ray knows no tokens, or the operator probes its pods with wget, which the image has not"
+        raise InputError(what, where="ray_version", found=ray_version, allowed="2.53.0 or later")

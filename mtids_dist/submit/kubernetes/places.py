@@ -60,10 +60,12 @@ def read_place(value: Any) -> Any:
         return value
     text = str(value)
     if text.startswith("s3://"):
-        match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", text)
-        if match is None or not is_plain_path(match[2]):
-            raise ValueError("not s3://BUCKET/PREFIX")
-        return Bucket(match[1], match[2].strip("/"))
+        bucket, _, prefix = text.removeprefix("s3://").partition("/")
+        if re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) is None:
+            raise ValueError("not s3://BUCKET/PREFIX: a bucket's name has 3 to 63 lower-case letters, digits, - and .")
+        if not is_plain_path(prefix) or not prefix.strip("/"):
+            raise ValueError("not s3://BUCKET/PREFIX: a prefix has letters, digits and ._/=+-, and no ..")
+        return Bucket(bucket, prefix.strip("/"))
     claim = read_claim(value)
     if claim.folder is not None:
         raise ValueError("the storage is a whole claim: pvc:NAME; say which folder with run: in the run description")

@@ -20,7 +20,7 @@ from mtids_dist.submit.kubernetes.labels import Named
 from mtids_dist.submit.kubernetes.places import Bucket
 from mtids_dist.submit.kubernetes.security import pod_security
 from mtids_dist.submit.kubernetes.volumes import data_volumes, run_volume, scratch_volumes, volumes_of
-from mtids_dist.submit.kubernetes.work import Work
+from mtids_dist.submit.kubernetes.work import Work, copies_to_bucket
 
 HEAD_PORTS = {
     "gcs-server": 6379,
@@ -68,9 +68,11 @@ class Pods:
         mounted = [*scratch_volumes(size.memory), *self._data, run_volume(self._named.config_map)]
         container = work_container("work", size, mounted, self._config, ports={})
         container.command = ["python", "-m", "mtids_dist", *self._work.command]
-        helpers = [log_keeper(mounted, self._config, self._named)]
-        if isinstance(self._config.storage, Bucket):
+        helpers = []
+        if copies_to_bucket(self._config, self._work):
             helpers = bucket_copiers(mounted, self._config, self._work)
+        elif not isinstance(self._config.storage, Bucket):
+            helpers = [log_keeper(mounted, self._config, self._named)]
         return self._pod("job", size, container, helpers, volumes_of(mounted), restart="Never")
 
     def _pod(

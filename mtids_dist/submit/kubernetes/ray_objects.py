@@ -32,7 +32,7 @@ IDLE_S = 300
 
 def ray_job(config: ManifestConfig, work: Work, named: Named) -> RayJob | RayCronJob:
     """The job, or with a schedule the job again and again."""
-    metadata = V1ObjectMeta(name=named.name, namespace=config.namespace, labels=named.queued())
+    metadata = V1ObjectMeta(name=named.name, namespace=config.namespace, labels=named.work())
     spec = _job_spec(config, work, named)
     if config.cron is None:
         return RayJob(metadata=metadata, spec=spec)
@@ -42,7 +42,7 @@ def ray_job(config: ManifestConfig, work: Work, named: Named) -> RayJob | RayCro
 
 def ray_cluster(config: ManifestConfig, work: Work, named: Named) -> RayCluster:
     """A cluster that stays."""
-    metadata = V1ObjectMeta(name=named.name, namespace=config.namespace, labels=named.queued())
+    metadata = V1ObjectMeta(name=named.name, namespace=config.namespace, labels=named.work())
     spec = _cluster_spec(config, work, named)
     return RayCluster(metadata=metadata, spec=spec.model_copy(update={"suspend": _waits(config)}))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import config as kube_config
 from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
@@ -20,6 +21,7 @@ from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
 from mtids_dist.errors import InputError, WorkFailedError
 from mtids_dist.submit.kubernetes.documents import Document
+from mtids_dist.submit.kubernetes.labels import RUN
 from mtids_dist.submit.kubernetes.outcome import Standing, standing
 
 FIELD_MANAGER = "mtids-dist"
@@ -27,6 +29,7 @@ EVERY_S = 2.0
 MOST_MISSES = 90
 """Polls without an answer, one after the other, until following is given up."""
 NOT_FOUND = 404
+ACCESS = "a kubeconfig (KUBECONFIG, else ~/.kube/config) and in it a context (--context) of a cluster that answers"
 
 Say = Callable[[str], None]
 
@@ -50,8 +53,10 @@ class Cluster:
         return dict(found.to_dict())
 
     def apply(self, document: Document) -> None:
-        """Makes it so in the cluster (server-side apply)."""
-        self._resource(document).server_side_apply(body=document, field_manager=FIELD_MANAGER, **_address(document))
+        """Makes it so in the cluster (server-side apply), also where kubectl had made it before."""
+        self._resource(document).server_side_apply(
+            body=document, field_manager=FIELD_MANAGER, force_conflicts=True, **_address(document)
+        )
 
     def _resource(self, document: Document) -> Any:
         return self._client.resources.get(api_version=document["apiVersion"], kind=document["kind"])
@@ -60,11 +65,13 @@ class Cluster:
 def apply(documents: list[Document], *, context: str | None = None, say: Say) -> Cluster:
     """Sends `documents`, the last of which is the work. What has begun under its name is left as it is.
 
-    :raises InputError: no cluster answers, it does not know a kind, or refuses an object.
+    :raises InputError: no cluster answers, it does not know a kind, or refuses an object; another run has this name there.
     """
     cluster, work = Cluster(context), documents[-1]
     with _told("manifest --apply"):
-        if cluster.find(work) is not None:
+        found = cluster.find(work)
+        if found is not None:
+            _check_same_run(found, work)
             say(f"{_name(work)} is there already: nothing sent; delete it to run it again")
             return cluster
         for document in documents:
@@ -100,13 +107,28 @@ def follow(cluster: Cluster, work: Document, *, say: Say, every_s: float = EVERY
         time.sleep(every_s)
 
 
+def _check_same_run(found: Document, work: Document) -> None:
+    """Its end would else be taken for that of a run that was never sent."""
+    there, mine = ((document["metadata"].get("labels") or {}).get(RUN) for document in (found, work))
+    if there != mine:
+        raise InputError(
+            f"{_name(work)} is there already, with another run description",
+            where="manifest --apply",
+            found=there,
+            allowed=f"{mine}: delete what is there, or give this one another --name",
+        )
+
+
 def _load_access(context: str | None) -> None:
     """As kubectl does it; the client itself looks at KUBECONFIG only when it is imported."""
     paths = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
-    if context is None and not any(Path(path).exists() for path in paths.split(os.pathsep)):
-        kube_config.load_incluster_config()  # type: ignore[no-untyped-call]
-    else:
-        kube_config.load_kube_config(config_file=paths, context=context)  # type: ignore[no-untyped-call]
+    try:
+        if context is None and not any(Path(path).exists() for path in paths.split(os.pathsep)):
+            kube_config.load_incluster_config()  # type: ignore[no-untyped-call]
+        else:
+            kube_config.load_kube_config(config_file=paths, context=context)  # type: ignore[no-untyped-call]
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigException(f"{paths} is no kubeconfig: {_line(error)}") from error
 
 
 def _address(document: Document) -> dict[str, str]:
@@ -122,7 +144,7 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except ConfigException as error:
-        raise InputError(f"no cluster to talk to: {_line(error)}", where=where) from error
+        raise InputError(f"no cluster to talk to: {_line(error)}", where=where, allowed=ACCESS) from error
     except ResourceNotFoundError as error:
         raise InputError(
             f"this cluster does not know a kind: {_line(error)}", where=where, allowed="install KubeRay's CRDs"
@@ -130,7 +152,7 @@ def _told(where: str) -> Iterator[None]:
     except ApiException as error:
         raise InputError(f"the API server refuses it: {_line(error)}", where=where) from error
     except urllib3.exceptions.HTTPError as error:
-        raise InputError(f"no API server answers: {_line(error)}", where=where) from error
+        raise InputError(f"no API server answers: {_line(error)}", where=where, allowed=ACCESS) from error
 
 
 def _line(error: Exception) -> str:

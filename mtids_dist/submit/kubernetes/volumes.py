@@ -13,8 +13,8 @@ from kubernetes.client import (
 )
 
 from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig
-from mtids_dist.submit.kubernetes.names import SUFFIXES, amount
 from mtids_dist.submit.kubernetes.places import ARCHIVE, STORAGE, STORE, PersistentVolumeClaim
+from mtids_dist.submit.kubernetes.quantities import SUFFIXES, amount
 from mtids_dist.submit.kubernetes.work import RUN_FILE, Work
 
 SHARED_MEMORY_SHARE = 0.4

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import yaml
+
 from mtids_dist.config import RunConfig
 from mtids_dist.errors import InputError
 from mtids_dist.submit.kubernetes.config import Kind, ManifestConfig
@@ -36,6 +38,11 @@ class Work:
     """processes that train together; 0: the verb has none"""
     on_worker: bool
     """whether the work is done where the command runs, so that it belongs on a worker"""
+
+    @property
+    def description(self) -> str:
+        """The resolved run description, as the pods read it."""
+        return yaml.safe_dump(self.run.resolved(), sort_keys=False)
 
     @property
     def folder(self) -> PurePosixPath:
@@ -70,6 +77,9 @@ def _prepare(run: RunConfig, store: PurePosixPath | None, config: ManifestConfig
     if store is None:
         raise InputError("prepare needs a place for the store", where="data.store", allowed="a path, or --store pvc:NAME/SUBPATH")
     nodes = str(PurePosixPath(ARCHIVE, config.nodes))
+    if not PurePosixPath(nodes).is_relative_to(ARCHIVE):
+        allowed = f"a path in the archive, or below {ARCHIVE}"
+        raise InputError("no pod mounts this node table", where="--nodes", found=config.nodes, allowed=allowed)
     command: tuple[str, ...] = ("prepare", ARCHIVE, nodes, str(store), "--config", RUN_FILE)
     if run.prepare.key_file is not None:  # a run description never carries it
         command += ("--set", f"prepare.key_file={run.prepare.key_file}")
@@ -86,6 +96,8 @@ def _evaluate(run: RunConfig, store: PurePosixPath | None) -> Work:
 def _placed(run: RunConfig, config: ManifestConfig) -> RunConfig:
     """`run` with its paths as the pods see them."""
     data, train, prepare = run.data, run.train, run.prepare
+    if isinstance(config.storage, Bucket):
+        _check_only_the_run_is_there(run, config.storage)
     return run.model_copy(
         update={
             "run": _path("run", run.run),
@@ -94,6 +106,15 @@ def _placed(run: RunConfig, config: ManifestConfig) -> RunConfig:
             "prepare": prepare.model_copy(update={"key_file": prepare.key_file and _path("prepare.key_file", prepare.key_file)}),
         }
     )
+
+
+def _check_only_the_run_is_there(run: RunConfig, bucket: Bucket) -> None:
+    """A bucket's run folder alone is brought to the pod's disk and taken back."""
+    for key, path in (("train.init_from", run.train.init_from), ("prepare.key_file", run.prepare.key_file)):
+        if path is not None:
+            raise InputError(
+                f"{key} is not read from a bucket", where=f"--storage {bucket}", found=path, allowed="--storage pvc:NAME"
+            )
 
 
 def _store(path: Path | None, config: ManifestConfig) -> Path | None:
@@ -131,6 +152,11 @@ def _pinned(verb: str, run: RunConfig, config: ManifestConfig) -> RunConfig:
         of_rank["cpus_per_worker"] = math.floor(max(workers.cpus - 1, 0.5) / ranks_a_pod * 100) / 100
     pinned = scale.model_copy(update=of_rank)
     return run.model_copy(update={"train": run.train.model_copy(update={"scale": pinned})})
+
+
+def copies_to_bucket(config: ManifestConfig, work: Work) -> bool:
+    """Whether what the verb leaves behind has to be taken to a bucket: a store on a claim of its own has not."""
+    return isinstance(config.storage, Bucket) and work.folder.is_relative_to(STORAGE)
 
 
 def pods(config: ManifestConfig, ranks: int) -> int:

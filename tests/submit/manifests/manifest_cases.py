@@ -88,8 +88,7 @@ def other_kinds() -> Iterator[Case]:
             gpu = {key: value for key, value in gpus.items() if key == "workers.gpus"}
             yield Case(verb, {"kind": "cluster", **gpus, **queue})
             yield Case(verb, {"kind": "job", **gpu, **queue})
-            if verb != "prepare":
-                yield Case(verb, {**bucket, **gpu, **queue})
+            yield Case(verb, {**bucket, **gpu, **queue})
         yield Case(verb, {"kind": "cluster", "workers.autoscale": "0:3"})
         yield Case(verb, {"cron.schedule": "0 3 * * 1-5", "cron.time_zone": "Europe/Berlin", "cron.alpha": True})
 

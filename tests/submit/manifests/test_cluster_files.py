@@ -67,6 +67,12 @@ def test_an_overlay_renders_and_passes_the_schemas(overlay: str) -> None:
     pods = as_the_operator_makes_them(cluster).values()
     used = {v["persistentVolumeClaim"]["claimName"] for pod in pods for v in pod["volumes"] if "persistentVolumeClaim" in v}
     assert used == claims
+    assert claims == {"mtids-dist"} | ({"mtids-dist-archive"} if overlay in ("nfs", "s3") else set())
+    filled = {d["spec"].get("volumeName") is not None for d in documents if d["metadata"]["name"] == "mtids-dist-archive"}
+    assert filled <= {True}, "a claim that is only ever read is filled by whoever brings the volume"
+    archives = [m for pod in pods for c in pod["containers"] for m in c.get("volumeMounts", []) if m["name"] == "archive"]
+    assert all(mount["readOnly"] for mount in archives)
+    assert len(archives) == (2 if overlay in ("nfs", "s3") else 0)
 
 
 @needs_kubectl
@@ -114,6 +120,10 @@ def test_bare_machines_pass_rays_own_schema() -> None:
     util.validate_config(util.prepare_config(config))
     with pytest.raises(Exception, match="head_start_ray_command"):
         util.validate_config(util.prepare_config(config | {"head_start_ray_command": ["ray start"]}))
+    text = (ROOT / "cluster/ray-cluster.yaml").read_text()
+    assert "pip wheel --no-deps -w dist . && cp constraints.txt dist/" in text, "what it mounts is not in the repository"
+    assert set(config["file_mounts"].values()) == {"dist", "~/.ray/auth_token"}
+    assert "dist/constraints.txt ~/mtids-dist/dist/*.whl" in " ".join(config["setup_commands"])
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
         assert "RAY_AUTH_MODE=token" in " ".join(commands)
 
@@ -126,6 +136,14 @@ def commands_of_the_documentation() -> list[list[str]]:
     return [
         [w.replace("site.yaml", "cluster/site.yaml") for w in line[: line.index(">") if ">" in line else None]] for line in words
     ]
+
+
+@needs_schemas
+def test_the_policies_of_the_documentation_pass_the_schema() -> None:
+    blocks = [block.removeprefix("yaml") for block in (ROOT / "docs/kubernetes.md").read_text().split("```")[1::2]]
+    policies = [block for block in blocks if "kind: NetworkPolicy" in block]
+    assert len(policies) == 1
+    assert complaints(yaml.safe_load(policies[0])) == []
 
 
 @pytest.mark.parametrize("arguments", commands_of_the_documentation(), ids=lambda words: " ".join(words[1:3] + words[5:]))

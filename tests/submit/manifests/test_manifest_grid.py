@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import subprocess
@@ -267,6 +268,44 @@ def test_prometheus_reaches_the_metrics_ports_where_its_namespace_is_named() -> 
     assert {port["port"] for port in rule["ports"]} == {8080, 44217, 44227}
 
 
+def open_to_anybody(case: Case) -> list[int]:
+    """Ports that a policy lets pods reach wherever they are."""
+    return [port["port"] for rule in policy_of(case.documents())["egress"] if "to" not in rule for port in rule["ports"]]
+
+
+def test_a_bucket_may_listen_where_it_likes() -> None:
+    bucket = {"kind": "job", "storage": "s3://bucket/runs", "store": "pvc:stores/lidc"}
+    assert open_to_anybody(Case("train", bucket)) == [443]
+    assert open_to_anybody(Case("train", {**bucket, "network.bucket_ports": [9000, 443]})) == [9000, 443]
+
+
+def test_the_api_server_can_be_named() -> None:
+    grows = {"workers.autoscale": "1:4"}
+    assert open_to_anybody(Case("train", grows)) == [443, 6443]
+    named = Case("train", {**grows, "network.api_server_cidr": "10.0.0.1/32"})
+    assert open_to_anybody(named) == []
+    rule = policy_of(named.documents())["egress"][-1]
+    assert rule["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert [port["port"] for port in rule["ports"]] == [443, 6443]
+
+
+def test_a_store_on_a_claim_is_not_copied_to_a_bucket() -> None:
+    case = Case("prepare", {"kind": "job", "storage": "s3://bucket/pre", "store": "pvc:st/sub"})
+    (pod,) = (template["spec"] for template in templates(case.documents()[-1]).values())
+    assert "initContainers" not in pod
+    assert "/mnt/store" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert open_to_anybody(case) == []
+    assert not any(
+        "bucket" in line for line in cautions(case.config(), work_of("prepare", case.run(), case.config(), run_verbs=[]))
+    )
+
+
+@pytest.mark.parametrize("nodes", ["nodes.csv", "tables/a.csv", "/mnt/archive/tables/a.csv"])
+def test_the_node_table_is_below_the_archives_mount(nodes: str) -> None:
+    words = ray_job_spec(Case("prepare", {"nodes": nodes}).documents()[-1])["entrypoint"].split()
+    assert words[5] == f"/mnt/archive/{nodes.removeprefix('/mnt/archive/')}"
+
+
 def test_queued_work_waits_and_gives_its_pods_back(rendered: list[tuple[Case, list[dict[str, Any]]]]) -> None:
     for case, documents in rendered:
         work, labels = documents[-1], documents[-1]["metadata"]["labels"]
@@ -297,6 +336,37 @@ def test_names_that_are_not_given_come_of_the_verb_and_the_run_folder() -> None:
     assert name.startswith("train-runs-xxx")
     assert len(name) <= 47
     assert name != Case("train", overrides=("run=runs/" + "x" * 61,)).documents()[-1]["metadata"]["name"]
+
+
+def test_each_kind_has_default_names_of_its_own() -> None:
+    """They share account and policy by name, and the operator names the Job that submits a RayJob after it."""
+    cron = {"cron.schedule": "@daily", "cron.alpha": True}
+    kinds = [Case(verb, more) for verb in ("train", "tune") for more in ({}, {"kind": "job"}, {"kind": "cluster"}, cron)]
+    named = [(document["kind"], document["metadata"]["name"]) for case in kinds for document in case.documents()]
+    assert len(set(named)) == len(named)
+    works = [case.documents()[-1]["metadata"]["name"] for case in kinds]
+    assert len(set(works)) == len(works)
+    for longest, more in ((36, cron), (47, {"kind": "job"})):
+        name = Case("train", more, ("run=runs/" + "x" * 60,)).documents()[-1]["metadata"]["name"]
+        assert len(name) == longest
+
+
+def test_another_description_has_another_config_map_and_none_is_changed() -> None:
+    def maps(*overrides: str, **settings: str) -> tuple[str, str]:
+        documents = Case("train", settings, overrides).documents(name="a")
+        (found,) = [document for document in documents if document["kind"] == "ConfigMap"]
+        assert found["immutable"] is True
+        name = found["metadata"]["name"]
+        assert name.endswith(documents[-1]["metadata"]["labels"]["mtids-dist/run"])
+        mounted = {
+            v["configMap"]["name"] for t in templates(documents[-1]).values() for v in t["spec"]["volumes"] if "configMap" in v
+        }
+        assert mounted == {name}
+        return name, found["data"]["run.yaml"]
+
+    assert maps() == maps(priority="high", queue="q")
+    assert maps()[0] != maps("train.epochs=4")[0]
+    assert maps()[0] == f"a-run-{hashlib.sha256(maps()[1].encode()).hexdigest()[:10]}"
 
 
 def test_a_verb_that_is_added_to_the_application_needs_no_new_code_here() -> None:

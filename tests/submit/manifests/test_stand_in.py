@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import yaml
 from manifest_cases import IMAGE, ROOT, Case, allowed_cases
 from stand_in import WAIT_S, StandIn, kubeconfig, needs_stand_in, stand_in
 
@@ -115,7 +116,7 @@ def test_a_ray_job_is_followed_to_its_end(how: str, server: StandIn) -> None:
     assert not end.done()
     server.set_status("rayjobs", name, status)
     assert end.result(WAIT_S).exit_code == code
-    assert set(server.objects("configmaps", group="v1")) >= {f"{name}-run"}
+    assert any(found.startswith(f"{name}-run-") for found in server.objects("configmaps", group="v1"))
 
 
 def test_a_ray_job_that_is_deleted_has_failed(server: StandIn) -> None:
@@ -157,6 +158,42 @@ def test_what_is_there_is_followed_and_not_sent_again(server: StandIn) -> None:
     server.set_status("rayjobs", "admitted", {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})
     assert end.result(WAIT_S).exit_code == 0
     assert server.objects("rayjobs")["admitted"]["spec"]["suspend"] is False
+
+
+def config_map_of(server: StandIn, name: str) -> str:
+    """The run description that a RayJob in the cluster has mounted."""
+    pod = server.objects("rayjobs")[name]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    return next(volume["configMap"]["name"] for volume in pod["volumes"] if volume["name"] == "run")
+
+
+def epochs_of(server: StandIn, name: str) -> int:
+    text = server.objects("configmaps", group="v1")[config_map_of(server, name)]["data"]["run.yaml"]
+    return int(yaml.safe_load(text)["train"]["epochs"])
+
+
+def test_a_changed_run_never_runs_an_old_description(server: StandIn) -> None:
+    """The account, the ConfigMap and the policy of the first stay behind; docs/kubernetes.md says how to go on over them."""
+    first, changed = (to_yaml(Case("train", overrides=(f"train.epochs={n}",)).documents(name="again")) for n in (3, 4))
+    server.kubectl("apply", "--server-side", "-f", "-", stdin=first)
+    assert epochs_of(server, "again") == 3
+    server.delete("rayjobs", "again")
+    created = server.kubectl("create", "-f", "-", stdin=changed, check=False)
+    assert created.returncode == 1, "the account is there already"
+    assert epochs_of(server, "again") == 4
+    for text, epochs in ((first, 3), (changed, 4)):
+        for _ in range(2):  # the second time there is none
+            server.kubectl("delete", "rayjob", "again", "--ignore-not-found", "--cascade=foreground")
+        server.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+        assert epochs_of(server, "again") == epochs
+    server.kubectl("delete", "rayjob,job,configmap,networkpolicy,serviceaccount", "-l", "app.kubernetes.io/instance=again")
+    for plural, group in (("rayjobs", "ray.io/v1"), ("configmaps", "v1"), ("serviceaccounts", "v1")):
+        assert not [name for name in server.objects(plural, group=group) if name.startswith("again")]
+
+
+def test_a_job_with_another_description_is_not_followed(server: StandIn) -> None:
+    apply(Case("train").documents(name="taken"), say=print)
+    with pytest.raises(InputError, match="RayJob mtids-dist/taken is there already, with another run description"):
+        apply(Case("train", overrides=("train.epochs=3",)).documents(name="taken"), say=print)
 
 
 def test_the_command_line_sends_follows_and_exits_with_the_works_code(server: StandIn) -> None:

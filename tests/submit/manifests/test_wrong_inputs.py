@@ -33,6 +33,8 @@ from mtids_dist.submit.kubernetes.ray_v1 import (
 RUN = str(ROOT / "configs" / "mtids.yaml")
 GOOD = ("--image", IMAGE, "--storage", "pvc:mtids-dist", "--set", "train.scale.workers=2")
 
+IN_A_BUCKET = ("--storage", "s3://bucket/x", "--kind", "job", "--store", "pvc:a/b")
+
 # Verb, what is said beside what is always said (and wins over it), and what the line has to say.
 WRONG: dict[str, tuple[str, list[str], str]] = {
     "space": ("tune", ["--set", "tune.space={model.norm: [group]}"], "tune.space"),
@@ -66,7 +68,40 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         ["--storage", "s3://bucket/runs"],
         "storage: a run folder is files that every node appends to and renames",
     ),
-    "bucket name": ("train", ["--storage", "s3://B/x", "--kind", "job"], "storage: not s3://BUCKET/PREFIX"),
+    "bucket name": (
+        "train",
+        ["--storage", "s3://ab/x", "--kind", "job"],
+        "a bucket's name has 3 to 63 lower-case letters",
+    ),
+    "bucket prefix": ("train", ["--storage", "s3://bucket", "--kind", "job"], "not s3://BUCKET/PREFIX: a prefix has letters"),
+    "weights in a bucket": (
+        "train",
+        [*IN_A_BUCKET, "--set", "train.init_from=runs/a"],
+        "--storage s3://bucket/x: train.init_from is not read from a bucket; found runs/a; allowed: --storage pvc",
+    ),
+    "a key in a bucket": (
+        "prepare",
+        [
+            *[
+                "--storage",
+                "s3://bucket/x",
+                "--kind",
+                "job",
+                "--store",
+                "pvc:a/b",
+                "--archive",
+                "pvc:a",
+                "--set",
+                "prepare.key_file=key",
+            ]
+        ],
+        "--storage s3://bucket/x: prepare.key_file is not read from a bucket; found key; allowed: --storage pvc",
+    ),
+    "node table elsewhere": (
+        "prepare",
+        ["--archive", "pvc:a", "--nodes", "/data/nodes.csv"],
+        "--nodes: no pod mounts this node table; found /data/nodes.csv; allowed: a path in the archive, or below /mnt/archive",
+    ),
     "store in a bucket": ("train", ["--storage", "s3://bucket/runs", "--kind", "job"], "a store is not read from a bucket"),
     "archive in a bucket": (
         "prepare",
@@ -77,7 +112,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     "nodes": (
         "prepare",
         ["--archive", "pvc:a", "--nodes", "../nodes.csv"],
-        "nodes: not a path of letters, digits and ._/=+- without ..",
+        "--nodes: nodes: not a path of letters, digits and ._/=+- without ..",
     ),
     "prepare on a GPU": (
         "prepare",
@@ -132,14 +167,14 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     "quantity": (
         "train",
         ["--site-set", "workers.memory=12 Gigs"],
-        "workers.memory: not a quantity such as 500Mi or 64Gi; found 12 Gigs",
+        "--site-set: workers.memory: not a quantity such as 16Gi or 64Gi; found 12 Gigs",
     ),
     "root": ("train", ["--site-set", "identity.user=0"], "identity.user: Input should be greater than 0"),
     "selector": ("train", ["--site-set", "workers.node_selector={gpu: a b}"], "workers.node_selector.gpu: not a label's value"),
     "toleration": (
         "train",
         ["--site-set", "workers.tolerations=[{key: a, value: b}]"],
-        "tolerations: Equal needs a key and a value",
+        "workers.tolerations: Equal needs a key and a value, Exists has no value; found {key: a, operator: Exists, value: b}",
     ),
     "effect": (
         "train",
@@ -149,9 +184,27 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     "old Ray": (
         "train",
         ["--site-set", "ray_version=2.51.2"],
-        "ray_version: this Ray knows no tokens; found 2.51.2; allowed: 2.52.0",
+        "ray_version: this Ray knows no tokens, or the operator probes its pods with wget, which the image has not; found 2.51.2",
     ),
     "Ray": ("train", ["--site-set", "ray_version=new"], "ray_version: not a Ray version; found new"),
+    "override": ("train", ["--site-set", "foo"], "--site-set: an override is KEY=VALUE; found foo; allowed: for example limits."),
+    "override of a value": (
+        "train",
+        ["--site-set", "queue=a", "--site-set", "queue.name=b"],
+        "--site-set queue.name=b: queue is a single value",
+    ),
+    "a group as a value": (
+        "train",
+        ["--site-set", "workers=3"],
+        "--site-set: workers: not a value but settings; found 3",
+    ),
+    "option": ("train", ["--workers", "-1"], "--workers: workers.count: Input should be greater than or equal to 0; found -1"),
+    "site, a folder": ("train", ["--site", "/"], "--site /: a folder, not a file"),
+    "search without pods": (
+        "tune",
+        ["--autoscale", "0:4"],
+        "--autoscale: tune shares out the pods that are there",
+    ),
     "setting": ("train", ["--site-set", "worker.cpus=2"], "unknown key worker; allowed: did you mean workers?"),
     "site": ("train", ["--site", "nowhere.yaml"], "--site nowhere.yaml: no such file"),
     "kind": ("train", ["--kind", "pod"], "kind: Input should be 'rayjob', 'cluster' or 'job'; found pod"),
@@ -171,7 +224,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         ["--cron", "@daily", "--alpha", "--queue", "q"],
         "--queue: the operator gives a RayCronJob's jobs no labels",
     ),
-    "no schedule": ("train", ["--alpha"], "cron.schedule: Field required"),
+    "no schedule": ("train", ["--alpha"], "--alpha: a gate for a schedule that is not given; allowed: with --cron SCHEDULE"),
     "run setting": ("train", ["--set", "train.epoch=3"], "unknown key train.epoch; allowed: did you mean epochs?"),
 }
 
@@ -274,7 +327,10 @@ BROKEN: dict[str, tuple[RayJob, str]] = {
     "backoff": (job(backoff_limit=-1), "less than 0"),
     "fewest": (job(ray_cluster_spec=cluster(min_replicas=2)), "0 <= fewest <= now <= most; found 2, 1, 1"),
     "group": (job(ray_cluster_spec=cluster(group_name="G" * 64)), "not a name for a worker group"),
-    "version": (job(ray_cluster_spec=cluster(ray_version="2.51.0")), "this Ray knows no tokens"),
+    "version": (
+        job(ray_cluster_spec=cluster(ray_version="2.52.1")),
+        "wget, which the image has not; found 2.52.1",
+    ),
     "queued growth": (
         job(queued=True, ray_cluster_spec=cluster(enable_in_tree_autoscaling=True)),
         "Kueue reserves the whole cluster",
