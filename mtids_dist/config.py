@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,13 +75,16 @@ def load_run(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     return parse_run(with_overrides(tree, overrides), where=str(path))
 
 
-def with_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def with_overrides(
+    tree: dict[str, Any], overrides: Iterable[str], *, option: str = "--set", example: str = "train.epochs=5"
+) -> dict[str, Any]:
     """`tree` with `a.b=c` overrides laid over it.
 
+    :param option: that they were given by, and an example of one.
     :raises InputError: an override that is no KEY=VALUE.
     """
     for override in overrides:
-        _override(tree, override)
+        _override(tree, override, option, example)
     return tree
 
 
@@ -96,26 +99,37 @@ def parse_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
         raise told(error, where) from None
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def _override(tree: dict[str, Any], override: str, option: str, example: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise InputError("an override is KEY=VALUE", where="--set", found=override, allowed="for example train.epochs=5")
+        raise InputError("an override is KEY=VALUE", where=option, found=override, allowed=f"for example {example}")
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise InputError(f"{parent} is a single value, it has no settings below it", where=f"--set {override}")
+            raise InputError(f"{parent} is a single value, it has no settings below it", where=f"{option} {override}")
     try:
         tree[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise InputError("the value is no YAML", where=f"--set {override}") from None
+        raise InputError("the value is no YAML", where=f"{option} {override}") from None
 
 
-def told(error: ValidationError, where: str, settings: type[BaseModel] = RunConfig) -> InputError:
-    """The first thing that is wrong in `settings`, as a user is told it; for a misspelt key also the nearest valid one."""
+def told(error: ValidationError, where: str | Callable[[str], str], settings: type[BaseModel] = RunConfig) -> InputError:
+    """The first thing that is wrong in `settings`, as a user is told it; for a misspelt key also the nearest valid one.
+
+    :param where: who said it, or what names that for the wrong key.
+    """
     # A misspelt key also leaves the right one missing: the misspelling is what to tell.
     first = min(error.errors(include_url=False), key=lambda e: e["type"] not in _UNKNOWN)
     key = ".".join(str(part) for part in first["loc"])
+    where = where if isinstance(where, str) else where(key)
+    if first["type"] == "model_type":
+        return InputError(
+            f"{key}: not a value but settings",
+            where=where,
+            found=first["input"],
+            allowed=", ".join(_names_at(settings, first["loc"])),
+        )
     if first["type"] in _UNKNOWN:
         names = _names_at(settings, first["loc"][:-1])
         near = get_close_matches(str(first["loc"][-1]), names, n=1, cutoff=0.0)

@@ -19,6 +19,7 @@ def test_work_that_finds_too_few_free_cpus_is_told() -> None:
         assert crowded(2) == crowded(math.inf) == "", "nobody else is there"
         ray.get(placement_group([{"CPU": everything - 1.5}]).ready())
         assert crowded(0.5) == ""
+        assert crowded(1) != "", "a CPU to read data is wanted, too"
         assert (
             crowded(2)
             == f"1.5 of the cluster's {everything:g} CPUs are free, this wants 3: it may stand still until other work ends"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
+
+from mtids_dist.in_pod.until_asked import until_asked_to_end
 
 Stamp = tuple[int, int]
 """Size and time of the last change."""
@@ -109,12 +109,7 @@ def main() -> None:
     if verb == "pull":
         pull(source, Path(target))
         return
-    pusher, ended = Pusher(Path(source), target), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(EVERY_S):
-        pusher.push()
-    pusher.push()
+    until_asked_to_end(Pusher(Path(source), target).push, every_s=EVERY_S)
 
 
 if __name__ == "__main__":

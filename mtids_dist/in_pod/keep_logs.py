@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
+
+from mtids_dist.in_pod.until_asked import until_asked_to_end
 
 EVERY_S = 10.0
 
@@ -68,12 +68,8 @@ def _by_link(path: Path) -> bool:
 def main() -> None:
     """`python -m mtids_dist.in_pod.keep_logs /tmp/ray /mnt/storage/logs/NAME`: a folder for each pod."""
     session, kept = map(Path, sys.argv[1:])
-    keeper, ended = LogKeeper(session, kept / os.environ.get("POD_NAME", "pod")), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(EVERY_S):
-        keeper.take()
-    keeper.take()
+    keeper = LogKeeper(session, kept / os.environ.get("POD_NAME", "pod"))
+    until_asked_to_end(keeper.take, every_s=EVERY_S)
 
 
 if __name__ == "__main__":

@@ -13,24 +13,7 @@ from mtids_dist.errors import InputError
 DISCOVERY = "/api/prometheus/sd"
 PROMETHEUS, RULES, KUSTOMIZATION = Path("prometheus.yml"), Path("rules", "mtids.yml"), Path("kustomization.yaml")
 ON_KUBERNETES = Path("prometheus-kubernetes.yml")
-METRICS_PORTS = "metrics|as-metrics|dash-metrics"
-"""Names of the ports of our pods that answer without a token: of every node, of the head's autoscaler and of its dashboard."""
-POD_DISCOVERY: dict[str, Any] = {
-    "kubernetes_sd_configs": [
-        {
-            "role": "pod",
-            "namespaces": {"names": ["mtids-dist"]},
-            "selectors": [{"role": "pod", "label": "app.kubernetes.io/name=mtids-dist"}],
-        }
-    ],
-    "relabel_configs": [
-        {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": METRICS_PORTS, "action": "keep"},
-        {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Succeeded|Failed", "action": "drop"},
-        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-        {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-    ],
-}
-"""How a Prometheus in Kubernetes finds pods by itself: Ray's own discovery asks for a token, and no policy lets it in."""
+"""For a Prometheus in Kubernetes, which finds pods by itself: Ray's own discovery asks for a token, and no policy lets it in."""
 DASHBOARDS = Path("grafana", "dashboards")
 PROVIDER, SOURCE = (Path("grafana", "provisioning", kind, "mtids.yml") for kind in ("dashboards", "datasources"))
 
@@ -52,11 +35,10 @@ def write_monitoring(folder: Path, address: str, token_file: Path | None = None)
         raise InputError("the files need a folder, this is a file", where=str(folder))
     source, folder = monitoring_files(), folder.absolute()
     shutil.copytree(source / DASHBOARDS, folder / DASHBOARDS, dirs_exist_ok=True)
-    for name in (RULES, KUSTOMIZATION, SOURCE):
+    for name in (ON_KUBERNETES, RULES, KUSTOMIZATION, SOURCE):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)
     _rewrite(source / PROMETHEUS, folder / PROMETHEUS, lambda tree: _point_at(tree, address, token_file))
-    _rewrite(source / PROMETHEUS, folder / ON_KUBERNETES, _find_pods)
     (folder / PROVIDER).parent.mkdir(exist_ok=True)
     _rewrite(source / PROVIDER, folder / PROVIDER, lambda tree: _show(tree, folder / DASHBOARDS))
     return folder
@@ -67,12 +49,6 @@ def _point_at(tree: Any, address: str, token_file: Path | None) -> None:
     discovery["url"] = address + DISCOVERY
     if token_file is not None:
         discovery["authorization"] = {"type": "Bearer", "credentials_file": str(token_file.absolute())}
-
-
-def _find_pods(tree: Any) -> None:
-    (job,) = tree["scrape_configs"]
-    del job["http_sd_configs"]
-    job |= POD_DISCOVERY
 
 
 def _show(tree: Any, dashboards: Path) -> None:

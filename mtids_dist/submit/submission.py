@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Submission:
         if self.given_id is not None and not ID_RULE.fullmatch(self.given_id):
             raise InputError("no valid id", where="--id", found=self.given_id, allowed="letters, digits, dot, dash, up to 100")
 
-    @property
+    @cached_property
     def content(self) -> str:
         """A hash of everything that decides what runs: the same content is the same job."""
         package = self.package.digest() if self.package else None

@@ -52,7 +52,7 @@ def test_only_addresses_and_places_differ_from_the_repository(written: Path) -> 
 
 def test_pods_are_found_as_in_the_repository(written: Path) -> None:
     theirs, ours = ((folder / "prometheus-kubernetes.yml").read_text() for folder in (written, MONITORING))
-    assert theirs == ours, "mtids-dist dashboard --address http://head:8265 --write makes it; copy it"
+    assert theirs == ours
     plain = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     pods = yaml.safe_load(ours)
     assert pods["rule_files"] == plain["rule_files"]

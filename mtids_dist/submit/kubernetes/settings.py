@@ -41,16 +41,12 @@ def read_settings(site: Path | None, overrides: Iterable[str], options: Mapping[
     tree = _file(site) if site is not None else {}
     sources: dict[str, str] = {}
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not (key and equals):
-            allowed = "for example limits.deadline_s=86400"
-            raise InputError("an override is KEY=VALUE", where="--site-set", found=override, allowed=allowed)
-        _lay_over(tree, override, f"--site-set {override}")
-        sources[key] = "--site-set"
+        with_overrides(tree, [override], option="--site-set", example="limits.deadline_s=86400")
+        sources[override.partition("=")[0]] = "--site-set"
     given = {key: value for key, value in options.items() if value is not None}
     for key, value in given.items():
         sources[key] = FLAGS.get(key, f"--{key}")
-        _lay_over(tree, f"{key}={json.dumps(value)}", sources[key])
+        with_overrides(tree, [f"{key}={json.dumps(value)}"], option=sources[key])
     for key, allowed in REQUIRED.items():
         if tree.get(key) is None:
             raise InputError(f"no {key}", where=f"--{key}", allowed=allowed)
@@ -59,30 +55,17 @@ def read_settings(site: Path | None, overrides: Iterable[str], options: Mapping[
     try:
         return ManifestConfig.model_validate(tree)
     except ValidationError as error:
-        raise _told(error, sources, "manifest" if site is None else f"--site {site}") from None
+        otherwise = "manifest" if site is None else f"--site {site}"
+        raise told(error, lambda key: _said_by(key, sources) or otherwise, ManifestConfig) from None
 
 
-def _lay_over(tree: dict[str, Any], override: str, option: str) -> None:
-    """As `with_overrides` does; what is wrong with it is said of `option`."""
-    try:
-        with_overrides(tree, [override])
-    except InputError as error:
-        raise InputError(str(error).removeprefix(f"--set {override}: "), where=option) from None
-
-
-def _told(error: ValidationError, sources: Mapping[str, str], otherwise: str) -> InputError:
-    """The first thing that is wrong, as what `told` tells; `where` is whoever said it.
+def _said_by(key: str, sources: Mapping[str, str]) -> str | None:
+    """The last option that gave a setting or one above it.
 
     :param sources: setting -> the option that gave it.
     """
-    first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
-    said_by = [option for setting, option in sources.items() if f"{key}.".startswith(f"{setting}.")]
-    where = said_by[-1] if said_by else otherwise
-    if first["type"] == "model_type":
-        names = ", ".join(getattr(ManifestConfig.model_fields[key].annotation, "model_fields", ())) if "." not in key else ""
-        return InputError(f"{key}: not a value but settings", where=where, found=first["input"], allowed=names)
-    return told(error, where, ManifestConfig)
+    options = [option for setting, option in sources.items() if f"{key}.".startswith(f"{setting}.")]
+    return options[-1] if options else None
 
 
 def _file(path: Path) -> dict[str, Any]:
