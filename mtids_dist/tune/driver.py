@@ -203,6 +203,8 @@ def _watch(fit: Callable[[], Any], history: History, on_line: OnLine, folder: Se
             thread.join(POLL_S)
             told = _tell(history, told, on_line)
             if asked.is_set() or folder.stop_flag.exists():
+                # Tune's thread goes on, and takes members for lost when the hosts end.
+                history.seal()
                 raise StoppedError("stopped; the same command goes on with the generation that was under way")
     _tell(history, told, on_line)
     if failed:

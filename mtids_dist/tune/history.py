@@ -58,6 +58,7 @@ class History:
 
     path: Path
     lines: list[Line] = field(default_factory=list)
+    sealed: bool = field(default=False, init=False)
 
     @classmethod
     def open(cls, path: Path) -> History:
@@ -70,11 +71,17 @@ class History:
         return history
 
     def add(self, *lines: Line) -> None:
-        """Appends lines in one write; infinite numbers become null."""
+        """Appends lines in one write; infinite numbers become null. Of a sealed history nothing changes any more."""
+        if self.sealed:
+            return
         lines = tuple({**{k: _finite(v) for k, v in line.items()}, "time_s": time.time()} for line in lines)
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
         self.lines += lines
+
+    def seal(self) -> None:
+        """Takes no more lines: those of a search that is being taken down are about the end, not about its members."""
+        self.sealed = True
 
     def of(self, *events: str) -> list[Line]:
         """All lines of these kinds, in order."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,11 +22,12 @@ from tiny import make_store
 from tiny_search import SPACE, load_search, write_search
 
 from mtids_dist.config import load_run
-from mtids_dist.errors import InputError, WorkFailedError
+from mtids_dist.errors import InputError, StoppedError, WorkFailedError
 from mtids_dist.train import read_lines
 from mtids_dist.trained import open_trained
 from mtids_dist.tune import History, SearchFolder, search
 from mtids_dist.tune.driver import room
+from mtids_dist.tune.history import Replay
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 300
@@ -182,6 +184,18 @@ def test_the_stop_flag_ends_a_search_that_goes_on_later(store: Path, tmp_path: P
     results = History.open(folder.history).results
     assert results[: len(kept)] == kept
     assert sorted((line["generation"], line["member"]) for line in results) == [(g, m) for g in (1, 2, 3) for m in (0, 1)]
+
+
+def test_a_search_that_is_stopped_drops_nobody(two_cpus: None, store: Path, tmp_path: Path) -> None:
+    config, folder = load_search(write_search(tmp_path / "search.yaml", store, epochs=3, members=2))
+    with pytest.raises(StoppedError):
+        search(config.job(), config.tune, folder, config.resolved(), on_line=lambda line: folder.stop_flag.touch())
+    # Tune goes on in its thread until it has given up every member, whose hosts are gone.
+    for thread in threading.enumerate():
+        if thread.name == "ray-tune":
+            thread.join(LIMIT_S)
+            assert not thread.is_alive()
+    assert sorted(History.open(folder.history).starts(Replay.OPEN)) == [0, 1]
 
 
 def test_members_that_fail_are_replaced_and_named(two_cpus: None, store: Path, tmp_path: Path) -> None:
