@@ -26,6 +26,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.crops)
 
+    def cut(self, parts: int) -> list[Batch]:
+        """As many batches, whose rows are this one's in order."""
+        crops = self.crops.tensor_split(parts)
+        labels = {task: label.tensor_split(parts) for task, label in self.labels.items()}
+        return [Batch(each, {task: of_task[place] for task, of_task in labels.items()}) for place, each in enumerate(crops)]
+
 
 def normalise(crops: npt.NDArray[np.int16], window: tuple[float, float]) -> torch.Tensor:
     """Crops [B, D, H, W] to float32 [B, 1, D, H, W]: `window` maps to [-1, 1], values outside are clipped."""

@@ -191,9 +191,12 @@ def _make_optimizer_state(learner: Learner) -> None:
     for group in learner.engine.optimizer.param_groups:
         group["lr"] = 0.0
     hand_over = DeepSpeedHandOver(learner.engine)
+    learner.engine.set_gradient_accumulation_boundary(True)
     with hand_over.whole():
         hand_over.give(torch.zeros((), device=learner.device), [(p, torch.zeros_like(p)) for p in hand_over.parameters()])
     learner.engine.step()
+    learner.engine.set_gradient_accumulation_boundary(None)  # the engine counts again
+    learner.engine.micro_steps = 0
 
 
 def _moments_of(learner: Learner) -> tuple[str, ...]:

@@ -91,6 +91,8 @@ class ScaleConfig(Settings):
     """None: what the cluster has, less one left to read data."""
     zero_stage: int = Field(0, ge=0, le=3)
     """DeepSpeed's ZeRO stage."""
+    micro_batches: PositiveInt = 1
+    """Parts that a rank's batch is taken in, one after the other: less memory, the same step; the batch size is a multiple."""
     precision: Precision = Precision.FP32
     """fp32 | bf16"""
     deepspeed: Mapping[str, Any] = Field(default_factory=dict)

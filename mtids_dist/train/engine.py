@@ -44,8 +44,8 @@ def close_engine(engine: Any) -> None:
 def deepspeed_settings(optimizer: OptimizerConfig, scale: ScaleConfig, *, batch_size: int, total_steps: int) -> dict[str, Any]:
     """What DeepSpeed is given. Clipping is always written, since DeepSpeed's own default is 1.0, not off."""
     settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": batch_size,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": batch_size // scale.micro_batches,
+        "gradient_accumulation_steps": scale.micro_batches,
         "gradient_clipping": optimizer.gradient_clipping,
         "optimizer": _optimizer(optimizer),
         "scheduler": _schedule(optimizer, total_steps),

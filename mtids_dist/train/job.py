@@ -40,6 +40,15 @@ class TrainJob(Settings):
             raise ValueError(f"model.task_experts must name the tasks {', '.join(self.tasks)}, found {', '.join(experts)}")
         return self
 
+    @model_validator(mode="after")
+    def _batches_can_be_cut(self) -> TrainJob:
+        if self.data.batch_size % self.train.scale.micro_batches:
+            raise ValueError(
+                f"data.batch_size must be a multiple of train.scale.micro_batches, {self.train.scale.micro_batches}, "
+                f"found {self.data.batch_size}"
+            )
+        return self
+
     @property
     def num_classes(self) -> dict[str, int]:
         """Task name -> classes of its head."""

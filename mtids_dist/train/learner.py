@@ -49,19 +49,33 @@ class Learner:
         self.model: Any = self.engine.module
         self.device = torch.device(self.engine.device)
         self.losses = TaskLosses(job.tasks, counts, job.train.loss).to(self.device)
-        self.balancer = GradientBalancer(self.model.shared_parameters(), job.balance.build(), engine=self.engine)
+        self.balancer = GradientBalancer(
+            self.model.shared_parameters(),
+            job.balance.build(),
+            engine=self.engine,
+            gramian=job.balance.build_gramian(job.seed),
+            every=job.balance.every,
+            on_non_finite=job.balance.on_non_finite,
+        )
+        self._micro_batches, self._needs_features = job.train.scale.micro_batches, job.balance.needs_features
         self._dtype = next(self.model.parameters()).dtype
 
     def step(self, batch: Batch, *, stop: bool = False) -> StepResult:
         """One balanced step on this rank's share of the global batch; a collective."""
         self.model.train()
-        labels = {task: label.to(self.device, non_blocking=True) for task, label in batch.labels.items()}
-        mass, stop = self._agree(self.losses.label_mass(labels), stop)
-        losses = self.losses(self.forward(batch.crops), labels, mass, dist.get_world_size())
-        info = self.balancer.backward(losses)
-        self.engine.step()
+        mass, stop = self._agree(self.losses.label_mass(self._labels(batch)), stop)
+        total, shares = None, dist.get_world_size() * self._micro_batches
+        for part in batch.cut(self._micro_batches):
+            logits, features = self._with_features(part.crops)
+            losses = self.losses(logits, self._labels(part), mass, shares)
+            info = self.balancer.backward(losses, features)
+            if not info.skipped:
+                self.engine.step()
+            found = torch.stack([loss.detach() for loss in losses.values()])
+            total = found if total is None else total + found
+        assert total is not None
         return StepResult(
-            loss=self._global_loss(losses, mass),
+            loss=self._global_loss(total / self._micro_batches, mass),
             label_mass=dict(zip(self.tasks, mass.tolist(), strict=True)),
             balance=info,
             stop=stop,
@@ -69,8 +83,22 @@ class Learner:
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
         """Logits of the bare module, without DeepSpeed's hooks on its outputs."""
-        logits: dict[str, Tensor] = self.model(crops.to(self.device, self._dtype, non_blocking=True))
+        logits: dict[str, Tensor] = self.model(self._on_device(crops))
         return logits
+
+    def _with_features(self, crops: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Logits, and the border tensors where the balancer needs them: ZeRO-3 wraps what a call of the module returns, so that
+        its border would no longer be the graph's."""
+        if not self._needs_features:
+            return self.forward(crops), ()
+        logits, features = self.model.forward(self._on_device(crops), return_features=True)
+        return logits, features
+
+    def _on_device(self, crops: Tensor) -> Tensor:
+        return crops.to(self.device, self._dtype, non_blocking=True)
+
+    def _labels(self, batch: Batch) -> dict[str, Tensor]:
+        return {task: label.to(self.device, non_blocking=True) for task, label in batch.labels.items()}
 
     @property
     def learning_rate(self) -> float:
@@ -83,8 +111,8 @@ class Learner:
         dist.all_reduce(both)
         return both[:-1], bool(both[-1] > 0)
 
-    def _global_loss(self, losses: Mapping[str, Tensor], mass: Tensor) -> dict[str, float | None]:
-        mean = torch.stack([loss.detach().double() for loss in losses.values()])
+    def _global_loss(self, losses: Tensor, mass: Tensor) -> dict[str, float | None]:
+        mean = losses.double()
         dist.all_reduce(mean)
         mean /= dist.get_world_size()
         values = zip(self.tasks.items(), mean.tolist(), mass.tolist(), strict=True)

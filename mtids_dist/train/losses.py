@@ -45,9 +45,12 @@ class TaskLosses(nn.Module):
         return torch.stack(mass)
 
     def forward(
-        self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], global_mass: Tensor, ranks: int
+        self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], global_mass: Tensor, shares: int
     ) -> dict[str, Tensor]:
-        """{task: scalar}: this rank's sum of losses x ranks / `global_mass` [K]; 0, hanging on the graph, without labels."""
+        """{task: scalar}: these rows' sum of losses x shares / `global_mass` [K]; 0, hanging on the graph, without labels.
+
+        :param shares: into how many parts the global batch is cut, over ranks and micro-batches.
+        """
         losses = {}
         for index, (name, task) in enumerate(self._tasks.items()):
             total = cross_entropy(
@@ -58,7 +61,7 @@ class TaskLosses(nn.Module):
                 reduction="sum",
                 label_smoothing=self._smoothing,
             )
-            losses[name] = total * (task.loss_weight * ranks / global_mass[index].clamp(min=1e-12))
+            losses[name] = total * (task.loss_weight * shares / global_mass[index].clamp(min=1e-12))
         return losses
 
     def _buffer(self, kind: str, index: int) -> Tensor:

@@ -13,24 +13,31 @@ from mtids_dist.tasks import MTIDS_TASKS
 
 ROWS, STEPS, SEED = 12, 5, 3
 STAGES = (0, 1, 2, 3)
-CASES = (*((stage, "sgd") for stage in STAGES), (2, "adamw"))
+MODES = ("micro-batches", "representation", "every 2")
+CASES = (*((stage, "sgd") for stage in STAGES), (2, "adamw"), *((stage, mode) for stage in STAGES for mode in MODES))
 
 Case = tuple[int, str]
 Run = tuple[Tensor, Tensor, list[dict[str, float | None]]]
 """Parameters before, parameters after 5 steps, losses."""
 
 
-def job(stage: int, optimizer: str = "sgd"):  # noqa: ANN201  # imported late: a TrainJob
+def job(stage: int, how: str = "sgd"):  # noqa: ANN201  # imported late: a TrainJob
     from mtids_dist.train import TrainJob
 
+    optimizer = "adamw" if how == "adamw" else "sgd"
     return TrainJob.model_validate(
         {
             "seed": SEED,
             "model": {"channels": [8, 8], "expert_width": 8, "context_width": 8, "shared_experts": 2, "task_experts": 1},
+            "balance": {
+                "gramian": "representation" if how == "representation" else "exact",
+                "every": 2 if how == "every 2" else 1,
+            },
             "train": {
                 "optimizer": {"name": optimizer, "learning_rate": 0.1 if optimizer == "sgd" else 1e-3, "gradient_clipping": 0.3},
                 "scale": {
                     "zero_stage": stage,
+                    "micro_batches": 2 if how == "micro-batches" else 1,
                     "deepspeed": {"zero_optimization": {"stage3_param_persistence_threshold": 0}},
                 },
                 "loss": {"imbalance": "class_weights"},
@@ -66,8 +73,8 @@ def train() -> dict[Case, Run]:
     mine = slice(rank * ROWS // size, (rank + 1) * ROWS // size)
     counts = {name: np.arange(1, task.num_classes + 1) for name, task in MTIDS_TASKS.items()}
     found = {}
-    for stage, optimizer in CASES:
-        settings = job(stage, optimizer)
+    for stage, how in CASES:
+        settings = job(stage, how)
         torch.manual_seed(SEED)
         model = settings.model.build(settings.num_classes)
         before = torch.cat([p.detach().reshape(-1).clone() for p in model.parameters()])
@@ -77,7 +84,7 @@ def train() -> dict[Case, Run]:
             result = learner.step(Batch(crops[mine], {task: label[mine] for task, label in labels.items()}))
             losses.append(dict(result.loss))
         after = whole_weights(learner.model)
-        found[stage, optimizer] = (before, torch.cat([after[name].reshape(-1) for name, _ in model.named_parameters()]), losses)
+        found[stage, how] = (before, torch.cat([after[name].reshape(-1) for name, _ in model.named_parameters()]), losses)
     return found
 
 
@@ -93,12 +100,15 @@ def test_ranks_give_the_parameters_of_one_rank(one_rank: dict[Case, Run], world_
     moved = (reference - before).norm()
     assert moved > 1e-3 * before.norm()
     for found in run_ranks(train, world_size):
-        for stage in STAGES:
-            start, after, seen = found[stage, "sgd"]
+        for stage, how in ((stage, how) for stage in STAGES for how in ("sgd", *MODES)):
+            start, after, seen = found[stage, how]
             assert torch.equal(start, before)
+            _, reference, losses = one_rank[0, how]
             drift = ((after - reference).norm() / moved).item()
-            print(f"seed {SEED}: {world_size} ranks, ZeRO {stage}: ||theta_R - theta_1|| = {drift:.1e} ||theta_1 - theta_0||")
-            assert drift <= 1e-4, f"ZeRO {stage} on {world_size} ranks"
+            print(
+                f"seed {SEED}: {world_size} ranks, ZeRO {stage}, {how}: ||theta_R - theta_1|| = {drift:.1e} ||theta_1 - theta_0||"
+            )
+            assert drift <= 1e-4, f"{how}, ZeRO {stage} on {world_size} ranks"
             assert seen[-1]["metastasis"] == pytest.approx(losses[-1]["metastasis"], rel=1e-4)
         # Adam divides by near-zero second moments and so amplifies rounding: its losses are compared, not its parameters.
         for one, several in zip(one_rank[2, "adamw"][2], found[2, "adamw"][2], strict=True):
@@ -106,7 +116,10 @@ def test_ranks_give_the_parameters_of_one_rank(one_rank: dict[Case, Run], world_
 
 
 @pytest.mark.slow
-def test_stages_agree_on_one_rank(one_rank: dict[Case, Run]) -> None:
-    before, reference, _ = one_rank[0, "sgd"]
-    for stage in STAGES[1:]:
-        assert (one_rank[stage, "sgd"][1] - reference).norm() <= 1e-4 * (reference - before).norm()
+@pytest.mark.parametrize("how", ["sgd", *MODES])
+def test_stages_agree_on_one_rank(one_rank: dict[Case, Run], how: str) -> None:
+    before, reference, losses = one_rank[0, "sgd" if how == "micro-batches" else how]
+    for stage in STAGES:
+        _, after, seen = one_rank[stage, how]
+        assert (after - reference).norm() <= 1e-4 * (reference - before).norm()
+        assert seen[-1] == pytest.approx(losses[-1], rel=1e-4)
