@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchjd.aggregation import Weighting
 from torchjd.linalg import PSDMatrix
 
-from mtids_dist.balance.collectives import from_each_rank, from_rank_zero
-from mtids_dist.balance.exact import ExactGramian
-from mtids_dist.balance.gramian import Gramian
+from mtids_dist.balance.collectives import from_each_rank, from_rank_zero, rank_sum, world_size
+from mtids_dist.balance.gramians import ExactGramian, Gramian
 from mtids_dist.balance.graph import leaves_of
-from mtids_dist.balance.handover import DeepSpeedHandOver, HandOver, PlainHandOver
+from mtids_dist.balance.handover import HandOver, make_hand_over
 from mtids_dist.balance.info import BalanceInfo
+from mtids_dist.balance.losses import check_losses, stacked
+from mtids_dist.balance.non_finite import NonFiniteGradientError, OnNonFinite, check_on_non_finite, describe
+from mtids_dist.balance.normalise import Normalise, check_normalise, normalised
 from mtids_dist.balance.rows import numel
+from mtids_dist.balance.weightings import SeesLosses
 from mtids_dist.balance.windows import BorderWindow, ParameterWindow, Window
-from mtids_dist.errors import WorkFailedError
-
-
-class NonFiniteGradientError(WorkFailedError):
-    """A task's gradient has nan or inf in it: no weights can be agreed on, and nothing was handed over."""
 
 
 class GradientBalancer:
@@ -42,8 +40,10 @@ class GradientBalancer:
     :param every: find weights every so many steps. In between the last ones are applied at the border, at the cost of a plain
         backward: `features` must then be given.
     :param accumulation_steps: micro-batches a step, without an engine; an engine says it itself.
+    :param normalise: bring the update to the length of the plain mean (`length`), or weights to a sum of 1 (`weights`), so that
+        methods that sum and methods that average mean the same by a learning rate.
     :param on_non_finite: stop with an error, or skip the step, where a gradient has nan or inf.
-    :raises ValueError: no shared parameters, or a number below 1.
+    :raises ValueError: no shared parameters, a number below 1, or an engine with settings that can't work (`check_engine`).
 
     The objective is the mean over ranks and micro-batches of the losses passed in: with labels missing unevenly, pass a task's
     local sum of losses times (ranks x micro-batches) / (its labels in all of them), and on a rank without any a zero that hangs
@@ -62,21 +62,23 @@ class GradientBalancer:
         gramian: Gramian | None = None,
         every: int = 1,
         accumulation_steps: int = 1,
-        on_non_finite: Literal["stop", "skip"] = "stop",
+        normalise: Normalise = "none",
+        on_non_finite: OnNonFinite = "stop",
     ) -> None:
         self._shared = [p for p in shared if p.requires_grad]
         if not self._shared:
             raise ValueError("`shared` must hold at least one trainable parameter, found none")
-        for name, value in (("every", every), ("accumulation_steps", accumulation_steps)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, found {value!r}")
-        if on_non_finite not in ("stop", "skip"):
-            raise ValueError(f"`on_non_finite` must be 'stop' or 'skip', found {on_non_finite!r}")
-        self._weighting, self._every, self._skips = weighting, every, on_non_finite == "skip"
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1, found {every!r}")
+        check_normalise(normalise)
+        check_on_non_finite(on_non_finite)
+        self._weighting, self._every = weighting, every
+        self._normalise, self._skips = normalise, on_non_finite == "skip"
         self._gramian: Gramian = gramian or ExactGramian()
-        self._hand_over: HandOver = PlainHandOver(accumulation_steps) if engine is None else DeepSpeedHandOver(engine)
+        self._hand_over: HandOver = make_hand_over(engine, accumulation_steps)
         self._tasks: tuple[str, ...] = ()
         self._window: Window | None = None
+        self._losses = torch.zeros(())  # [K], summed over this step's micro-batches
         self._taken, self._steps = 0, 0  # micro-batches of this step, and steps
         self._last: tuple[Tensor, Tensor] | None = None  # weights and Gramian
 
@@ -90,15 +92,24 @@ class GradientBalancer:
         :raises NonFiniteGradientError: nan or inf in a task's gradient on any rank; raised on every rank with the tasks and the
             ranks named, nothing handed over.
         """
-        self._check(losses)
+        self._tasks = check_losses(losses, self._tasks)
         values = list(losses.values())
         with self._hand_over.whole():
             window = self._window = self._window or self._open()
             self._check_features(window, features)
             ends = self._hand_over.ends_window(self._taken)
             window.take(values, features, self._private(values), ends=ends)
+            self._losses = self._losses + stacked(values)
             self._taken += 1
             return self._end(window, values) if ends else self._info(self._known_weights(), balanced=False, complete=False)
+
+    needs_losses_after_step = False
+
+    def after_step(self, losses: Mapping[str, Tensor]) -> None:
+        """Nothing to learn from the losses after a step: `LossBalancer` has methods that do."""
+
+    def end_epoch(self) -> None:
+        """No method here counts by epochs."""
 
     def bytes_sent(self, num_tasks: int) -> int:
         """Bytes that a rank sends in a step that finds weights, besides the data-parallel reduction."""
@@ -138,16 +149,6 @@ class GradientBalancer:
     def _num_parameters(self) -> int:
         return sum(map(numel, self._shared))
 
-    def _check(self, losses: Mapping[str, Tensor]) -> None:
-        tasks = tuple(losses)
-        if not self._tasks:
-            self._tasks = tasks
-        if tasks != self._tasks or not tasks:
-            raise ValueError(f"`losses` must have the same tasks in every step: {self._tasks}, found {tasks}")
-        for task, loss in losses.items():
-            if loss.ndim:
-                raise ValueError(f"the loss of {task!r} must be a scalar, found shape {tuple(loss.shape)}")
-
     def _check_features(self, window: Window, features: Sequence[Tensor]) -> None:
         if isinstance(window, BorderWindow) and not features:
             why = repr(self._gramian) if self._gramian.at_border else f"every={self._every}"
@@ -155,7 +156,7 @@ class GradientBalancer:
 
     def _open(self) -> Window:
         """What this step's gradients go through."""
-        self._taken = 0
+        self._taken, self._losses = 0, torch.zeros((), device=self._device)
         finds = self._steps % self._every == 0
         if finds and not self._gramian.at_border:
             return ParameterWindow(self._gramian, self._shared)
@@ -177,7 +178,7 @@ class GradientBalancer:
         if isinstance(window, BorderWindow) and not self._finite_everywhere(window).all():
             return self._refuse(window)
         gradients = [(p, g) for p, g in zip(self._shared, shared, strict=True) if g is not None]
-        self._hand_over.give(torch.stack([loss.detach() for loss in losses]).mean(), [*gradients, *window.private.items()])
+        self._hand_over.give(stacked(losses).mean(), [*gradients, *window.private.items()])
         self._steps += 1
         return self._info(weights, balanced=gramian is not None)
 
@@ -186,9 +187,12 @@ class GradientBalancer:
         before = self._known_weights()
         if gramian is None:
             return before
+        if isinstance(self._weighting, SeesLosses):
+            self._weighting.observe(rank_sum(self._losses, self._device) / (world_size() * self._taken))
         weights = self._weighting(gramian)
         if getattr(self._weighting, "draws_random", False):
             weights = from_rank_zero(weights, self._device)
+        weights = normalised(weights, gramian, self._normalise)
         self._last = (weights, gramian)
         return before if window.is_weighted else weights
 
@@ -203,7 +207,7 @@ class GradientBalancer:
 
     def _refuse(self, window: Window) -> BalanceInfo:
         broken = (~self._finite_everywhere(window)).nonzero().tolist()
-        where = ", ".join(f"{self._tasks[task]} on rank {rank}" for rank, task in broken) or "their mean over ranks"
+        where = describe(broken, self._tasks)
         if not self._skips:
             raise NonFiniteGradientError(f"the gradient of {where} is not finite (nan or inf)")
         self._hand_over.skip()

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from mtids_dist.balance.collectives import start_sum, world_size
-
-Gradients = Sequence[tuple[nn.Parameter, Tensor]]
+from mtids_dist.balance.deepspeed_limits import check_engine
 
 _IN_USE = -1
 """Stands among the ids of submodules that work with a parameter; no module has it."""
+
+Gradients = Sequence[tuple[nn.Parameter, Tensor]]
 
 
 class HandOver(Protocol):
@@ -50,10 +51,23 @@ class HandOver(Protocol):
         ...
 
 
+def make_hand_over(engine: Any, micro_batches: int) -> HandOver:
+    """To a DeepSpeed engine, which says its micro-batches itself, or (None) to a plain optimizer.
+
+    :raises ValueError: no micro-batches, or an engine with settings that can't work.
+    """
+    return PlainHandOver(micro_batches) if engine is None else DeepSpeedHandOver(engine)
+
+
 class PlainHandOver:
-    """Leaves the mean over ranks and micro-batches in `.grad`, added to what is there, as `backward` would."""
+    """Leaves the mean over ranks and micro-batches in `.grad`, added to what is there, as `backward` would.
+
+    :raises ValueError: no micro-batches.
+    """
 
     def __init__(self, micro_batches: int = 1) -> None:
+        if micro_batches < 1:
+            raise ValueError(f"`accumulation_steps` must be at least 1, found {micro_batches!r}")
         self.micro_batches = micro_batches
 
     def ends_window(self, taken: int) -> bool:
@@ -88,9 +102,12 @@ class DeepSpeedHandOver:
 
     DeepSpeed's reduction, loss scale and accumulation factor act on them as on any others. Its own forward is not used: the hooks
     that it hangs on outputs refuse `torch.autograd.grad`.
+
+    :raises ValueError: an engine with settings that can't work.
     """
 
     def __init__(self, engine: Any) -> None:
+        check_engine(engine)
         self._engine = engine
 
     @property

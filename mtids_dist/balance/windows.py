@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtids_dist.balance.differentiate import AtBorder, at_parameters
-from mtids_dist.balance.gramian import Gramian
+from mtids_dist.balance.gramians.agreement import Gramian
 from mtids_dist.balance.rows import combine, merged, unflatten
 
 

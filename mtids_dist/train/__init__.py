@@ -14,12 +14,14 @@ from mtids_dist.train.run_folder import check_run, open_run
 if TYPE_CHECKING:
     from mtids_dist.train.checkpoint import PortableState, Progress
     from mtids_dist.train.leg import Place, dataset_of, import_all, order_seed, train_leg
+    from mtids_dist.train.network import build_network, without_scalarization
     from mtids_dist.train.trainer import check_job, cpus_of, gpus_per_worker, train
 
 _LAZY = {
     "PortableState": "checkpoint",
     "Place": "leg",
     "Progress": "checkpoint",
+    "build_network": "network",
     "check_job": "trainer",
     "cpus_of": "trainer",
     "dataset_of": "leg",
@@ -28,6 +30,7 @@ _LAZY = {
     "order_seed": "leg",
     "train": "trainer",
     "train_leg": "leg",
+    "without_scalarization": "network",
 }
 """Name -> the module of this room that has it."""
 
@@ -40,6 +43,7 @@ __all__ = [
     "RunFolder",
     "TrainConfig",
     "TrainJob",
+    "build_network",
     "check_job",
     "check_run",
     "cpus_of",
@@ -51,6 +55,7 @@ __all__ = [
     "read_lines",
     "train",
     "train_leg",
+    "without_scalarization",
 ]
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from mtids_dist.settings import Settings
 
@@ -97,6 +97,14 @@ class ScaleConfig(Settings):
     """fp32 | bf16"""
     deepspeed: Mapping[str, Any] = Field(default_factory=dict)
     """Further DeepSpeed settings, merged into what the run description makes; DeepSpeed checks them."""
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _tasks_have_gradients(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in ("fp16", "amp", "torch_autocast"):
+            if isinstance(settings.get(name), Mapping) and settings[name].get("enabled"):
+                raise ValueError(f"{name} can't be enabled: its loss scale is not there for the tasks' own gradients; use bf16")
+        return settings
 
 
 class TrainConfig(Settings):

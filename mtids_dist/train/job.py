@@ -41,6 +41,14 @@ class TrainJob(Settings):
         return self
 
     @model_validator(mode="after")
+    def _method_fits_the_tasks(self) -> TrainJob:
+        try:
+            self.balance.check_tasks(len(self.tasks))
+        except ValueError as error:
+            raise ValueError(f"balance.method {self.balance.method!r} can't balance {len(self.tasks)} tasks: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _batches_can_be_cut(self) -> TrainJob:
         if self.data.batch_size % self.train.scale.micro_batches:
             raise ValueError(

@@ -10,12 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mtids_dist.balance import BalanceInfo, GradientBalancer
+from mtids_dist.balance import BalanceInfo
 from mtids_dist.data import Batch
 from mtids_dist.model import MTIDS
 from mtids_dist.train.engine import build_engine
 from mtids_dist.train.job import TrainJob
 from mtids_dist.train.losses import Counts, TaskLosses
+from mtids_dist.train.network import scalarization_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +50,8 @@ class Learner:
         self.model: Any = self.engine.module
         self.device = torch.device(self.engine.device)
         self.losses = TaskLosses(job.tasks, counts, job.train.loss).to(self.device)
-        self.balancer = GradientBalancer(
-            self.model.shared_parameters(),
-            job.balance.build(),
-            engine=self.engine,
-            gramian=job.balance.build_gramian(job.seed),
-            every=job.balance.every,
-            on_non_finite=job.balance.on_non_finite,
+        self.balancer = job.balance.build_balancer(
+            self.model.shared_parameters(), scalarization_for(model, job), engine=self.engine, seed=job.seed
         )
         self._micro_batches, self._needs_features = job.train.scale.micro_batches, job.balance.needs_features
         self._dtype = next(self.model.parameters()).dtype
@@ -71,6 +67,7 @@ class Learner:
             info = self.balancer.backward(losses, features)
             if not info.skipped:
                 self.engine.step()
+                self._show_losses_after(part, mass, shares, info)
             found = torch.stack([loss.detach() for loss in losses.values()])
             total = found if total is None else total + found
         assert total is not None
@@ -80,6 +77,12 @@ class Learner:
             balance=info,
             stop=stop,
         )
+
+    def _show_losses_after(self, part: Batch, mass: Tensor, shares: int, info: BalanceInfo) -> None:
+        """One more forward, for a method that learns from what a step changed."""
+        if self.balancer.needs_losses_after_step and info.complete:
+            with torch.no_grad():
+                self.balancer.after_step(self.losses(self.forward(part.crops), self._labels(part), mass, shares))
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
         """Logits of the bare module, without DeepSpeed's hooks on its outputs."""

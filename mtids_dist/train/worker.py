@@ -32,6 +32,7 @@ from mtids_dist.train.learner import Learner
 from mtids_dist.train.logs import log_to_file
 from mtids_dist.train.losses import absent_classes
 from mtids_dist.train.metrics_log import MetricsLog
+from mtids_dist.train.network import build_network, without_scalarization
 from mtids_dist.train.step_log import StepLog
 from mtids_dist.train.validation import Validation, validate
 
@@ -80,6 +81,7 @@ class _RankLoop:
                 self._checkpoint()
                 self._event("stopped", step=self.progress.step)
                 return
+            self.learner.balancer.end_epoch()
             self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
             if self._due(self.job.train.validate_every):
                 self._validate()
@@ -93,7 +95,7 @@ class _RankLoop:
     def _set_up(self) -> Learner:
         job, counts = self.job, label_counts(self.store, self.train_folds, self.job.tasks)
         saved, checkpoint = self._last_checkpoint()
-        model = job.model.build(job.num_classes)
+        model = build_network(job)
         if saved is not None:
             model.load_state_dict(saved.weights)
         elif job.train.init_from is not None:
@@ -217,7 +219,7 @@ class _RankLoop:
 
 def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     draft = path.with_suffix(".draft")
-    save_file(weights, draft)
+    save_file(without_scalarization(weights), draft)
     draft.replace(path)
 
 

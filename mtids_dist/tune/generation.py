@@ -13,7 +13,7 @@ import torch
 
 from mtids_dist.data import Split, open_store, validation_batches
 from mtids_dist.model import ResizePlan, plan_resize
-from mtids_dist.train import Leg, PortableState, Progress, RunFolder, TrainJob, read_lines
+from mtids_dist.train import Leg, PortableState, Progress, RunFolder, TrainJob, build_network, read_lines, without_scalarization
 from mtids_dist.tune.assignment import Assignment
 from mtids_dist.tune.config import Resize, SearchConfig, is_count
 from mtids_dist.tune.space import Counts, Point, counts_of, job_at
@@ -107,7 +107,7 @@ def _resize(job: TrainJob, search: SearchConfig, home: Path, assignment: Assignm
 def _write_new_network(job: TrainJob, progress: Progress, target: Path, *, seed: int) -> None:
     """A network that has learned nothing, at the point of the run where the copied one stood."""
     torch.manual_seed(seed)
-    weights = job.model.build(job.num_classes).state_dict()
+    weights = build_network(job).state_dict()
     PortableState(progress=progress, weights=weights, moments={}, balancer={}).write(target)
 
 
@@ -118,7 +118,7 @@ def _copy_function(
     assert assignment.start is not None
     state, donor = PortableState.read(source), job_at(job, assignment.start["settings"])
     model = donor.model.build(job.num_classes)
-    model.load_state_dict(dict(state.weights))
+    model.load_state_dict(without_scalarization(state.weights))
     sample = _sample(donor, search.sample_rows)
 
     def plan_for(settings: Point) -> ResizePlan:

@@ -28,10 +28,10 @@ def batch(rows: int = 12) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def test_mean_over_ranks_is_the_loss_of_the_global_batch(imbalance: Imbalance) -> None:
     losses = TaskLosses(TASKS, COUNTS, LossConfig(imbalance=imbalance))
     logits, labels = batch()
-    whole = losses(logits, labels, losses.label_mass(labels), ranks=1)
+    whole = losses(logits, labels, losses.label_mass(labels), shares=1)
     parts = [slice(0, 5), slice(5, 12)]
     mass = sum(losses.label_mass({t: y[part] for t, y in labels.items()}) for part in parts)
-    on_ranks = [losses({t: z[p] for t, z in logits.items()}, {t: y[p] for t, y in labels.items()}, mass, ranks=2) for p in parts]
+    on_ranks = [losses({t: z[p] for t, z in logits.items()}, {t: y[p] for t, y in labels.items()}, mass, shares=2) for p in parts]
     for task in TASKS:
         assert torch.allclose(torch.stack([found[task] for found in on_ranks]).mean(), whole[task])
 
@@ -39,7 +39,7 @@ def test_mean_over_ranks_is_the_loss_of_the_global_batch(imbalance: Imbalance) -
 def test_it_is_torch_s_cross_entropy_over_known_labels() -> None:
     losses = TaskLosses(TASKS, COUNTS, LossConfig())
     logits, labels = batch()
-    found = losses(logits, labels, losses.label_mass(labels), ranks=1)
+    found = losses(logits, labels, losses.label_mass(labels), shares=1)
     assert torch.allclose(found["a"], 2.0 * cross_entropy(logits["a"], labels["a"], ignore_index=-1))
 
 
@@ -48,7 +48,7 @@ def test_no_label_anywhere_is_a_zero_that_hangs_on_the_graph() -> None:
     logits, labels = batch()
     logits = {task: z.requires_grad_() for task, z in logits.items()}
     labels["b"][:] = -1
-    found = losses(logits, labels, losses.label_mass(labels), ranks=1)
+    found = losses(logits, labels, losses.label_mass(labels), shares=1)
     assert found["b"].item() == 0
     (gradient,) = torch.autograd.grad(found["b"], logits["b"])
     assert (gradient == 0).all()

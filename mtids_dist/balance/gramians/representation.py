@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
-from mtids_dist.balance.gramian import inner_products
+from mtids_dist.balance.gramians.agreement import inner_products
 
 
 class RepresentationGramian:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
-from mtids_dist.balance.gramian import inner_products
+from mtids_dist.balance.gramians.agreement import inner_products
 
 
 class SketchGramian:

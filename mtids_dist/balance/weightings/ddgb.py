@@ -19,7 +19,7 @@ from torchjd import Stateful
 from torchjd.aggregation import Weighting
 from torchjd.linalg import PSDMatrix
 
-from mtids_dist.balance.activity import active_tasks
+from mtids_dist.balance.weightings.activity import active_tasks
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
