@@ -32,11 +32,16 @@ def combine(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def added(total: Tensor, gradient: Tensor) -> Tensor:
+    """Their sum, in float32 or wider: of micro-batches in bfloat16 the later ones would be rounded away."""
+    return total.to(torch.promote_types(total.dtype, torch.float32)) + gradient
+
+
 def merged(gradients: Sequence[tuple[nn.Parameter, Tensor]]) -> dict[nn.Parameter, Tensor]:
     """One gradient a parameter: the sum, where several losses reach the same one."""
     found: dict[nn.Parameter, Tensor] = {}
     for parameter, gradient in gradients:
-        found[parameter] = found[parameter] + gradient if parameter in found else gradient
+        found[parameter] = added(found[parameter], gradient) if parameter in found else gradient
     return found
 
 

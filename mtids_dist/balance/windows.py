@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtids_dist.balance.differentiate import AtBorder, at_parameters
 from mtids_dist.balance.gramians.agreement import Gramian
-from mtids_dist.balance.rows import combine, merged, unflatten
+from mtids_dist.balance.rows import added, combine, merged, unflatten
 
 
 class Window(Protocol):
@@ -63,9 +63,9 @@ class ParameterWindow:
         """See `Window.take`."""
         for k, (row, own) in enumerate(at_parameters(losses, self._parameters, private)):
             if k < len(self._rows):
-                self._rows[k] += row
+                self._rows[k] += row  # in place: there is no room for another one
             else:
-                self._rows.append(row)
+                self._rows.append(row if ends else row.to(torch.promote_types(row.dtype, torch.float32)))
             del row  # else it would lie beside the sum through the next backward
             self.private = merged([*self.private.items(), *own])
             if ends:
@@ -150,4 +150,4 @@ class BorderWindow:
     def _add(self, border: AtBorder, weights: Tensor) -> None:
         for place, gradient in enumerate(border.shared_gradients(weights, self._parameters)):
             mine = self._shared[place]
-            self._shared[place] = gradient if mine is None else mine if gradient is None else mine + gradient
+            self._shared[place] = gradient if mine is None else mine if gradient is None else added(mine, gradient)
