@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 with venv found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,kubernetes,lidc]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cagrad,kubernetes,lidc,nash_mtl]'
 	@touch $@
 
 demo: env

@@ -59,7 +59,7 @@ def test_properties_hold_on_ten_thousand_draws(dtype: torch.dtype, harm: float, 
             "scale": (scaled / 2.0**10 - d).norm() / eta,
         }
         worst = {name: max(value, float(found[name])) for name, value in worst.items()}
-    print(f"seed {SEED}, {dtype}, {DRAWS} draws: worst {({name: f'{value:.1e}' for name, value in worst.items()})}")
+    print(f"seed {SEED}, {dtype}, {DRAWS} draws: worst { ({name: f'{value:.1e}' for name, value in worst.items()}) }")
     assert worst["harm"] <= harm
     assert worst["silence"] <= rounding
     assert worst["length"] <= rounding
