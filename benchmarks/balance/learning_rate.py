@@ -33,16 +33,17 @@ def of_losses(name: str, tasks: int) -> float:
     return float(torch.autograd.grad(make_scalarization(name, tasks)(losses), losses)[0].sum())
 
 
+def cell(name: str, kind: str, tasks: int) -> str:
+    """`-` where a method needs more tasks."""
+    try:
+        return f"{(of_gradients if kind == 'gradients' else of_losses)(name, tasks):.2f}"
+    except ValueError:
+        return "-"
+
+
 def row(name: str, kind: str) -> str:
-    """A line of the table; `-` where a method needs more tasks."""
-    cells = []
-    for tasks in SIZES:
-        try:
-            length = (of_gradients if kind == "gradients" else of_losses)(name, tasks)
-            cells.append(f"{length:.2f}")
-        except ValueError:
-            cells.append("-")
-    return f"| `{name}` | {kind} | {' | '.join(cells)} |"
+    """A line of the table."""
+    return f"| `{name}` | {kind} | {' | '.join(cell(name, kind, tasks) for tasks in SIZES)} |"
 
 
 def main() -> None:
