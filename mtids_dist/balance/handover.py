@@ -84,14 +84,20 @@ class PlainHandOver:
 
     def give(self, loss: Tensor, gradients: Gradients) -> None:  # noqa: ARG002  # plain torch has no loss scale to honour
         """See `HandOver.give`."""
-        flat = torch.cat([gradient.reshape(-1) for _, gradient in gradients])
+        for (parameter, _), mean in zip(gradients, self._means([gradient for _, gradient in gradients]), strict=True):
+            mine = mean.to(parameter.dtype)
+            parameter.grad = mine if parameter.grad is None else parameter.grad + mine
+
+    def _means(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        if world_size() == 1:
+            return gradients if self.micro_batches == 1 else [gradient / self.micro_batches for gradient in gradients]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         work = start_sum(flat)
         if work is not None:
             work.wait()
-        means = (flat / (world_size() * self.micro_batches)).split_with_sizes([gradient.numel() for _, gradient in gradients])
-        for (parameter, gradient), mean in zip(gradients, means, strict=True):
-            mine = mean.view(gradient.shape).to(parameter.dtype)
-            parameter.grad = mine if parameter.grad is None else parameter.grad + mine
+        flat /= world_size() * self.micro_batches
+        pieces = flat.split_with_sizes([gradient.numel() for gradient in gradients])
+        return [piece.view(gradient.shape) for piece, gradient in zip(pieces, gradients, strict=True)]
 
     def skip(self) -> None:
         """See `HandOver.skip`."""

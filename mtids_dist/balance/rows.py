@@ -25,9 +25,10 @@ def unflatten(row: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
 
 
 def combine(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
-    """sum_k w_k row_k [N], in float32 or wider."""
-    total = torch.zeros_like(rows[0], dtype=torch.promote_types(rows[0].dtype, torch.float32))
-    for weight, row in zip(weights.tolist(), rows, strict=True):
+    """sum_k w_k row_k [N], in float32 or wider; takes the place of the first row where that is wide enough."""
+    first, *others = rows
+    total = first.to(torch.promote_types(first.dtype, torch.float32)).mul_(float(weights[0]))
+    for weight, row in zip(weights.tolist()[1:], others, strict=True):
         total.add_(row, alpha=weight)
     return total
 

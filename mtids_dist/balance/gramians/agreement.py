@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 20
-"""Columns that are taken to float64 at a time."""
+CHUNK = 1 << 16
+"""Columns that are taken to float64 at a time: few enough for a cache."""
 
 
 class Agreement(Protocol):

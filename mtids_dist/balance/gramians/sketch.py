@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
 from mtids_dist.balance.gramians.agreement import inner_products
+
+PIECES = 64
+"""Pieces that are signed at a time: few enough for a cache."""
 
 
 class SketchGramian:
@@ -65,20 +69,21 @@ class _Sketches:
 
     def _project(self, row: Tensor) -> Tensor:
         m, signs = self._m, self._drawn(len(row), row.device)
-        sketch = torch.zeros(m, dtype=torch.promote_types(row.dtype, torch.float32), device=row.device)
-        for piece, start in enumerate(range(0, len(row), m)):
-            part = row[start : start + m] * signs[start : start + m]
-            offset = self._offsets[piece]
-            whole = m - offset
-            sketch[offset : offset + len(part[:whole])] += part[:whole]
-            sketch[: len(part[whole:])] += part[whole:]
-        return sketch
+        wide = torch.promote_types(row.dtype, torch.float32)
+        # A piece that is rolled beyond the end goes on behind it; what lies there is folded back once.
+        twice = torch.zeros(2 * m, dtype=wide, device=row.device)
+        offsets = iter(self._offsets)
+        for part, signs_of_part in zip(row.split(PIECES * m), signs.split(PIECES * m), strict=True):
+            for piece in (part.to(wide) * signs_of_part).split(m):
+                offset = next(offsets)
+                twice[offset : offset + len(piece)] += piece
+        return twice[:m] + twice[m:]
 
     def _drawn(self, length: int, device: torch.device) -> Tensor:
         """Signs [length] and an offset a piece, drawn on the CPU so that every rank and device has the same."""
         if self._signs is None:
-            generator = torch.Generator().manual_seed(self._seed)
-            signs = torch.randint(0, 2, (length,), generator=generator, dtype=torch.int8).mul_(2).sub_(1)
-            self._signs = signs.to(device)
-            self._offsets = torch.randint(0, self._m, (-(-length // self._m),), generator=generator).tolist()
+            rng = np.random.default_rng(self._seed)
+            bits = np.unpackbits(np.frombuffer(rng.bytes(-(-length // 8)), dtype=np.uint8), count=length)
+            self._signs = torch.from_numpy(bits.view(np.int8)).mul_(2).sub_(1).to(device)
+            self._offsets = rng.integers(0, self._m, -(-length // self._m)).tolist()
         return self._signs
