@@ -73,8 +73,8 @@ class _Sketches:
         # A piece that is rolled beyond the end goes on behind it; what lies there is folded back once.
         twice = torch.zeros(2 * m, dtype=wide, device=row.device)
         offsets = iter(self._offsets)
-        for part, signs_of_part in zip(row.split(PIECES * m), signs.split(PIECES * m), strict=True):
-            for piece in (part.to(wide) * signs_of_part).split(m):
+        for part, signs_of_part in zip(torch.split(row, PIECES * m), torch.split(signs, PIECES * m), strict=True):
+            for piece in torch.split(part.to(wide) * signs_of_part, m):
                 offset = next(offsets)
                 twice[offset : offset + len(piece)] += piece
         return twice[:m] + twice[m:]

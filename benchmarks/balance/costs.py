@@ -1,0 +1,56 @@
+"""What a step costs beside a plain one, in one process, all ways interleaved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from nets import Net, batch
+from torch import Tensor
+from ways import OURS, PEERS, Step
+
+SEED = 0
+WAYS = ("plain", *OURS, *PEERS)
+
+
+def interleaved(steps: dict[str, Step], data: tuple[Tensor, Tensor], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way's step in every round; each round begins with another way."""
+    names = list(steps)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(2):
+        for name in names:
+            steps[name](*data)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            began = time.perf_counter()
+            steps[name](*data)
+            found[name].append(time.perf_counter() - began)
+    return found
+
+
+def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Median over rounds of a way's time by the plain step's of the same round."""
+    return {name: median(t / plain for t, plain in zip(each, seconds["plain"], strict=True)) for name, each in seconds.items()}
+
+
+def measure(trunk: str, tasks: int, *, rows: int, side: int, rounds: int) -> dict[str, float | str | int]:
+    """A line of the table: each way's ratio, and the plain step's milliseconds."""
+    steps = {name: Step(name, Net(trunk, tasks, SEED)) for name in WAYS}
+    seconds = interleaved(steps, batch(rows, side, tasks, SEED), rounds)
+    return {"trunk": trunk, "tasks": tasks, "plain_ms": 1e3 * median(seconds["plain"]), **ratios(seconds)}
+
+
+def table(sizes: Sequence[int], rounds: int, told: Callable[[str], None]) -> list[dict[str, float | str | int]]:
+    """All lines, the demo's trunk and MONAI's ResNet-18."""
+    lines = []
+    for trunk, rows, side, share in (("demo", 8, 32, 1.0), ("resnet18", 8, 32, 0.3)):
+        for tasks in sizes:
+            line = measure(trunk, tasks, rows=rows, side=side, rounds=max(5, int(rounds * share)))
+            lines.append(line)
+            told(
+                "  ".join(
+                    f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in lines[-1].items()
+                )
+            )
+    return lines
