@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtids_dist.balance.rows import flatten
+from mtids_dist.balance.rows import flatten, weighted_sum
 
 PrivateGradients = list[tuple[nn.Parameter, Tensor]]
 
@@ -46,15 +46,12 @@ class AtBorder:
         return (torch.cat([g.reshape(-1) for g in row]) for row in self._rows)
 
     def finite(self) -> Tensor:
-        """[K] whether each task's gradient at the border is free of nan and inf."""
+        """[K] whether each task's gradient at the border is free of nan and inf; reads all of them."""
         return torch.stack([torch.stack([g.isfinite().all() for g in row]).all() for row in self._rows])
 
     def shared_gradients(self, weights: Tensor, shared: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """The gradient of sum_k w_k L_k on the shared parameters."""
-        combined = [
-            torch.stack([g * weight for g, weight in zip(of_feature, weights.tolist(), strict=True)]).sum(dim=0)
-            for of_feature in zip(*self._rows, strict=True)
-        ]
+        combined = [weighted_sum(weights, of_feature) for of_feature in zip(*self._rows, strict=True)]
         return list(torch.autograd.grad(self._features, shared, grad_outputs=combined, allow_unused=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -33,9 +34,25 @@ def combine(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def weighted_sum(weights: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """sum_k w_k tensor_k in the tensors' own shape and precision, added up in float32 or wider; they stay as they are."""
+    wide = torch.promote_types(tensors[0].dtype, torch.float32)
+    total = tensors[0].to(wide) * float(weights[0])
+    for weight, tensor in zip(weights.tolist()[1:], tensors[1:], strict=True):
+        total.add_(tensor, alpha=weight)
+    return total.to(tensors[0].dtype)
+
+
 def added(total: Tensor, gradient: Tensor) -> Tensor:
     """Their sum, in float32 or wider: of micro-batches in bfloat16 the later ones would be rounded away."""
     return total.to(torch.promote_types(total.dtype, torch.float32)) + gradient
+
+
+def all_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """A scalar: whether none has nan or inf, by their largest magnitude, which torch finds for all at once."""
+    if not tensors:
+        return torch.tensor(True)
+    return nn.utils.get_total_norm(tensors, norm_type=math.inf).isfinite()
 
 
 def merged(gradients: Sequence[tuple[nn.Parameter, Tensor]]) -> dict[nn.Parameter, Tensor]:

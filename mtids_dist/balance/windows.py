@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtids_dist.balance.differentiate import AtBorder, at_parameters
 from mtids_dist.balance.gramians.agreement import Gramian
-from mtids_dist.balance.rows import added, combine, merged, unflatten
+from mtids_dist.balance.rows import added, all_finite, combine, merged, unflatten
 
 
 class Window(Protocol):
@@ -99,8 +99,8 @@ class BorderWindow:
         self._products: Tensor | None = None
         self._waiting: AtBorder | None = None
         self._shared: list[Tensor | None] = [None] * len(parameters)
-        self._finite: Tensor | None = None
-        self._micro_batches = 0
+        self._broken: Tensor | None = None  # [K] tasks with nan or inf in a micro-batch
+        self._micro_batches, self._tasks = 0, 0
 
     def take(
         self,
@@ -113,8 +113,7 @@ class BorderWindow:
         """See `Window.take`."""
         border = AtBorder(losses, features, private)
         self.private = merged([*self.private.items(), *border.private])
-        finite = border.finite()
-        self._finite = finite if self._finite is None else self._finite & finite
+        self._tasks = len(losses)
         self._micro_batches += 1
         if self._gramian is not None:
             self._observe(border, self._gramian)
@@ -135,10 +134,12 @@ class BorderWindow:
         return self._shared
 
     def finite(self) -> Tensor:
-        """See `Window.finite`; a weighted gradient that is not counts for every task."""
-        assert self._finite is not None
-        whole = all(bool(gradient.isfinite().all()) for gradient in self._shared if gradient is not None)
-        return self._finite & whole
+        """See `Window.finite`; a broken gradient whose task can't be told counts for every task."""
+        if self._waiting is not None:  # the Gramian was broken
+            return self._waiting.finite()
+        if self._broken is not None:
+            return ~self._broken
+        return all_finite(list(self.private.values())).expand(self._tasks)
 
     def _observe(self, border: AtBorder, gramian: Gramian) -> None:
         agreement = gramian.agree()
@@ -148,6 +149,12 @@ class BorderWindow:
         self._products = products if self._products is None else self._products + products
 
     def _add(self, border: AtBorder, weights: Tensor) -> None:
-        for place, gradient in enumerate(border.shared_gradients(weights, self._parameters)):
+        gradients = border.shared_gradients(weights, self._parameters)
+        # A broken task breaks these, which are read for much less than the border: only then is it looked for there.
+        if not all_finite([gradient for gradient in gradients if gradient is not None]):
+            finite = border.finite()
+            broken = ~finite if not finite.all() else torch.ones_like(finite)
+            self._broken = broken if self._broken is None else self._broken | broken
+        for place, gradient in enumerate(gradients):
             mine = self._shared[place]
             self._shared[place] = gradient if mine is None else mine if gradient is None else added(mine, gradient)

@@ -17,6 +17,7 @@ from mtids_dist.balance import (
     Gramian,
     NonFiniteGradientError,
     RepresentationGramian,
+    SketchGramian,
     make_weighting,
 )
 
@@ -141,7 +142,7 @@ def broken_on_one_rank(gramian: Gramian | None, every: int, skip: bool) -> tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gramian", "every"), [(None, 1), (None, 2), (RepresentationGramian(), 1)])
+@pytest.mark.parametrize(("gramian", "every"), [(None, 1), (None, 2), (SketchGramian(64), 1), (RepresentationGramian(), 1)])
 def test_every_rank_stops_at_a_nan_of_one_and_names_it(gramian: Gramian | None, every: int) -> None:
     for told, _, moved in run_ranks(broken_on_one_rank, 2, gramian, every, False):
         assert "b on rank 1" in told
