@@ -48,6 +48,15 @@ def test_overrides_are_laid_over_the_file() -> None:
         ("train.epochs", ["KEY=VALUE"]),
         ("train.epochs.x=1", ["single value"]),
         ("model.task_experts={joint: 2}", ["model.task_experts"]),
+        ("balance.gramian=exakt", ["exact, sketch, representation", "exakt"]),
+        ("balance.every=0", ["`every` must be at least 1"]),
+        ("balance.sketch_size=0", ["`m` must be at least 1"]),
+        ("balance={method: uw, every: 2}", ["'uw' weights losses"]),
+        ("balance={method: uw, normalise: length}", ["none or weights"]),
+        ("balance={method: krum, options: {n_byzantine: 1}}", ["'krum' can't balance 3 tasks"]),
+        ("balance={method: constant, options: {weights: [1, 2]}}", ["'constant' can't balance 3 tasks"]),
+        ("train.scale.micro_batches=3", ["multiple of train.scale.micro_batches", "found 8"]),
+        ("train.scale.deepspeed={fp16: {enabled: true}}", ["train.scale.deepspeed", "fp16 can't be enabled", "bf16"]),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_it(override: str, words: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +23,8 @@ from torchjd.scalarization import (
     Scalarizer,
     Sum,
 )
+
+from mtids_dist.balance.by_name import make_by_name
 
 SCALARIZATIONS: Mapping[str, Callable[..., Scalarizer]] = MappingProxyType(
     {
@@ -61,18 +62,11 @@ def make_scalarization(name: str, num_tasks: int, **options: Any) -> Scalarizer:
 
     :raises ValueError: an unknown name, an option that the method does not have, or a vector of another length than `num_tasks`.
     """
-    if name not in SCALARIZATIONS:
-        close = get_close_matches(name, SCALARIZATIONS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"`name` must be one of {', '.join(SCALARIZATIONS)}, found {name!r}{hint}")
     if name in _NEEDS_WEIGHTS:
         options = {"weights": [1.0 / num_tasks] * num_tasks, **options}
     vectors = {key: _vector(key, options[key], num_tasks) for key in _VECTORS if options.get(key) is not None}
     shape = {"shape": num_tasks} if name in _HAS_SHAPE else {}
-    try:
-        return SCALARIZATIONS[name](**{**DEFAULTS.get(name, {}), **options, **vectors, **shape})
-    except TypeError as error:
-        raise ValueError(f"`{name}` can't be made with options {options}: {error}") from error
+    return make_by_name(SCALARIZATIONS, DEFAULTS, name, {**options, **vectors, **shape})
 
 
 def learned_parameters(scalarization: Scalarizer) -> list[nn.Parameter]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +28,7 @@ from torchjd.aggregation import (
 )
 from torchjd.linalg import PSDMatrix
 
+from mtids_dist.balance.by_name import make_by_name
 from mtids_dist.balance.weightings.active import ActiveTasksWeighting
 from mtids_dist.balance.weightings.conflict_free import ConFIGWeighting
 from mtids_dist.balance.weightings.ddgb import DDGBWeighting
@@ -107,11 +107,4 @@ def make_weighting(name: str, **options: Any) -> Weighting[PSDMatrix]:
 def _build(name: str, options: Mapping[str, Any]) -> Weighting[PSDMatrix]:
     if name in NOT_OF_A_GRAMIAN:
         raise ValueError(f"`{name}` can't be had from the Gramian of a step: {NOT_OF_A_GRAMIAN[name]}")
-    if name not in WEIGHTINGS:
-        close = get_close_matches(name, WEIGHTINGS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"`name` must be one of {', '.join(WEIGHTINGS)}, found {name!r}{hint}")
-    try:
-        return WEIGHTINGS[name](**{**DEFAULTS.get(name, {}), **options})
-    except (TypeError, ImportError) as error:
-        raise ValueError(f"`{name}` can't be made with options {dict(options)}: {error}") from error
+    return make_by_name(WEIGHTINGS, DEFAULTS, name, options)

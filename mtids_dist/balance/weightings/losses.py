@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -25,7 +26,32 @@ class SeesLosses(Protocol):
         ...
 
 
-class GradNormWeighting(Weighting[PSDMatrix], Stateful):
+class _FromNormsAndLosses(Weighting[PSDMatrix]):
+    """Weights from the norms n [K] of the gradients and the losses [K], float64 on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._losses: Tensor | None = None
+
+    def observe(self, losses: Tensor) -> None:
+        """See `SeesLosses.observe`."""
+        self._losses = losses.detach().to("cpu", torch.float64)
+
+    @torch.no_grad()
+    def forward(self, gramian: PSDMatrix, /) -> Tensor:
+        """Weights [K] from the Gramian [K, K] and the losses that were observed."""
+        if self._losses is None or len(self._losses) != len(gramian):
+            found = "none" if self._losses is None else f"{len(self._losses)}"
+            raise ValueError(f"losses of {len(gramian)} tasks must be observed before weights are asked for, found {found}")
+        norms = gramian.diagonal().clamp(min=0).sqrt().to("cpu", torch.float64)
+        return self._weigh(norms, self._losses, torch.from_numpy(active_tasks(norms.numpy()))).to(gramian)
+
+    @abstractmethod
+    def _weigh(self, norms: Tensor, losses: Tensor, active: Tensor) -> Tensor:
+        """Weights [K]; `active` [K]: which tasks have a gradient."""
+
+
+class GradNormWeighting(_FromNormsAndLosses, Stateful):
     r"""GradNorm (Chen et al., ICML 2018): weights that are learned until tasks train at similar rates.
 
     With :math:`n_k` the norm of task k's gradient, :math:`\bar n` the mean of :math:`w_k n_k` and
@@ -57,23 +83,15 @@ class GradNormWeighting(Weighting[PSDMatrix], Stateful):
         self._first: Tensor | None = None  # losses [K], nan for a task that was never active
         self._losses: Tensor | None = None
 
-    def observe(self, losses: Tensor) -> None:
-        """See `SeesLosses.observe`."""
-        self._losses = losses.detach().to("cpu", torch.float64)
-
-    @torch.no_grad()
-    def forward(self, gramian: PSDMatrix, /) -> Tensor:
-        """Weights [K] from the Gramian [K, K] and the losses that were observed; moves the weights on by one step."""
-        losses = _observed(self._losses, gramian)
-        norms = gramian.diagonal().clamp(min=0).sqrt().to("cpu", torch.float64)
-        active = torch.from_numpy(active_tasks(norms.numpy()))
+    def _weigh(self, norms: Tensor, losses: Tensor, active: Tensor) -> Tensor:
+        """Moves the weights on by one step, for the next one."""
         if self._weights is None or self._first is None:
             self._weights, self._first = torch.ones_like(norms), torch.full_like(norms, torch.nan)
         self._first = torch.where(active & self._first.isnan(), losses, self._first)
         weights = self._weights
         if active.any():
             self._weights = self._descend(weights, norms, losses / self._first.clamp(min=_SMALLEST_LOSS), active)
-        return weights.to(gramian)
+        return weights
 
     def _descend(self, weights: Tensor, norms: Tensor, left: Tensor, active: Tensor) -> Tensor:
         weighted = weights * norms
@@ -95,7 +113,7 @@ class GradNormWeighting(Weighting[PSDMatrix], Stateful):
         return f"{type(self).__name__}(alpha={self.alpha!r}, learning_rate={self.learning_rate!r})"
 
 
-class DBMTLWeighting(Weighting[PSDMatrix]):
+class DBMTLWeighting(_FromNormsAndLosses):
     r"""DB-MTL (Lin et al., "Dual-Balancing for Multi-Task Learning", 2023) without its running average of gradients (beta = 0).
 
     Every task's gradient of :math:`\log L_k`, which is :math:`g_k / L_k`, is brought to the norm of the longest one:
@@ -103,32 +121,12 @@ class DBMTLWeighting(Weighting[PSDMatrix]):
     itself here, as everywhere in this package, not of its logarithm.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._losses: Tensor | None = None
-
-    def observe(self, losses: Tensor) -> None:
-        """See `SeesLosses.observe`."""
-        self._losses = losses.detach().to("cpu", torch.float64)
-
-    @torch.no_grad()
-    def forward(self, gramian: PSDMatrix, /) -> Tensor:
-        """Weights [K] from the Gramian [K, K] and the losses that were observed."""
-        losses = _observed(self._losses, gramian)
-        norms = gramian.diagonal().clamp(min=0).sqrt().to("cpu", torch.float64)
-        active = torch.from_numpy(active_tasks(norms.numpy()))
+    def _weigh(self, norms: Tensor, losses: Tensor, active: Tensor) -> Tensor:
         weights = torch.ones_like(norms)
         if active.any():
             longest = (norms / losses.clamp(min=_SMALLEST_LOSS))[active].max()
             weights[active] = longest / norms[active]
-        return weights.to(gramian)
+        return weights
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-def _observed(losses: Tensor | None, gramian: PSDMatrix) -> Tensor:
-    if losses is None or len(losses) != len(gramian):
-        found = "none" if losses is None else f"{len(losses)}"
-        raise ValueError(f"losses of {len(gramian)} tasks must be observed before weights are asked for, found {found}")
-    return losses
