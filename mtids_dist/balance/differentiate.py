@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtids_dist.balance.rows import flatten, weighted_sum
+from mtids_dist.balance.rows import Row, filled, weighted_sum
 
 PrivateGradients = list[tuple[nn.Parameter, Tensor]]
 
 
 def at_parameters(
     losses: Sequence[Tensor], shared: Sequence[nn.Parameter], private: Sequence[nn.Parameter]
-) -> Iterator[tuple[Tensor, PrivateGradients]]:
-    """One loss after the other: its gradient on the shared parameters as a row [N], and on its private ones."""
+) -> Iterator[tuple[Row, PrivateGradients]]:
+    """One loss after the other: its gradient on the shared parameters as a row, and on its private ones."""
     for k, loss in enumerate(losses):
         gradients = torch.autograd.grad(loss, [*shared, *private], retain_graph=k < len(losses) - 1, allow_unused=True)
-        row = flatten(gradients[: len(shared)], shared)
+        row = filled(gradients[: len(shared)], shared)
         own = _reached(private, gradients[len(shared) :])
         del gradients  # else they would lie beside the row through the next loss's backward
         yield row, own
@@ -32,26 +32,22 @@ class AtBorder:
 
     def __init__(self, losses: Sequence[Tensor], features: Sequence[Tensor], private: Sequence[nn.Parameter]) -> None:
         self._features = [feature for feature in features if feature.requires_grad]
-        self._rows: list[list[Tensor]] = []
+        self.rows: list[Row] = []
         self.private: PrivateGradients = []
         for k, loss in enumerate(losses):
             wanted = [*self._features, *private]
             gradients = torch.autograd.grad(loss, wanted, retain_graph=k < len(losses) - 1, allow_unused=True)
             at_border = zip(self._features, gradients[: len(self._features)], strict=True)
-            self._rows.append([torch.zeros_like(feature) if g is None else g for feature, g in at_border])
+            self.rows.append([torch.zeros_like(feature) if g is None else g for feature, g in at_border])
             self.private += _reached(private, gradients[len(self._features) :])
-
-    def rows(self) -> Iterator[Tensor]:
-        """Each task's gradient at the border as a row [B]."""
-        return (torch.cat([g.reshape(-1) for g in row]) for row in self._rows)
 
     def finite(self) -> Tensor:
         """[K] whether each task's gradient at the border is free of nan and inf; reads all of them."""
-        return torch.stack([torch.stack([g.isfinite().all() for g in row]).all() for row in self._rows])
+        return torch.stack([torch.stack([g.isfinite().all() for g in row]).all() for row in self.rows])
 
     def shared_gradients(self, weights: Tensor, shared: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """The gradient of sum_k w_k L_k on the shared parameters."""
-        combined = [weighted_sum(weights, of_feature) for of_feature in zip(*self._rows, strict=True)]
+        combined = [weighted_sum(weights, of_one).to(of_one[0].dtype) for of_one in zip(*self.rows, strict=True)]
         return list(torch.autograd.grad(self._features, shared, grad_outputs=combined, allow_unused=True))
 
 

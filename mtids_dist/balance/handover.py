@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mtids_dist.balance.collectives import start_sum, world_size
 from mtids_dist.balance.deepspeed_limits import check_engine
+from mtids_dist.balance.rows import unshared
 
 _IN_USE = -1
 """Stands among the ids of submodules that work with a parameter; no module has it."""
@@ -90,7 +91,7 @@ class PlainHandOver:
 
     def _means(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         if world_size() == 1:
-            return gradients if self.micro_batches == 1 else [gradient / self.micro_batches for gradient in gradients]
+            return unshared(gradients) if self.micro_batches == 1 else [gradient / self.micro_batches for gradient in gradients]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         work = start_sum(flat)
         if work is not None:

@@ -1,4 +1,7 @@
-"""Gradients of many parameters as one row, and back. Under ZeRO-3 a parameter may be a stub: its whole shape counts."""
+"""A task's gradients on many parameters as one row of the Jacobian: a tensor a parameter, so that nothing is copied together.
+
+Under ZeRO-3 a parameter may be a stub: its whole shape counts.
+"""
 
 from __future__ import annotations
 
@@ -8,44 +11,71 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+Row = list[Tensor]
+
 
 def numel(parameter: nn.Parameter) -> int:
     """Elements of the whole parameter, also where ZeRO-3 leaves this rank a part or nothing of it."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def flatten(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> Tensor:
-    """One row [N] in the parameters' precision; zeros where a loss does not reach a parameter."""
-    return torch.cat([p.new_zeros(numel(p)) if g is None else g.reshape(-1) for p, g in zip(parameters, gradients, strict=True)])
+def filled(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> Row:
+    """The row of these gradients; zeros where a loss does not reach a parameter."""
+    return [p.new_zeros(_shape(p)) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
 
-def unflatten(row: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Views of a row [N], in the shapes of the parameters."""
-    pieces = row.split_with_sizes([numel(p) for p in parameters])
-    return [piece.view(_shape(p)) for piece, p in zip(pieces, parameters, strict=True)]
+def flat(row: Sequence[Tensor], *, multiple_of: int = 1) -> Tensor:
+    """A copy in one tensor [N], with zeros behind it up to a multiple of some number."""
+    pieces = [tensor.reshape(-1) for tensor in row]
+    return torch.cat([*pieces, pieces[0].new_zeros(-sum(map(len, pieces)) % multiple_of)])
 
 
-def combine(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
-    """sum_k w_k row_k [N], in float32 or wider; takes the place of the first row where that is wide enough."""
-    first, *others = rows
-    total = first.to(torch.promote_types(first.dtype, torch.float32)).mul_(float(weights[0]))
-    for weight, row in zip(weights.tolist()[1:], others, strict=True):
-        total.add_(row, alpha=weight)
-    return total
+def combine(weights: Tensor, rows: Sequence[Row]) -> Row:
+    """sum_k w_k row_k, in float32 or wider. Takes the rows apart: what is in the sum is freed at once.
+
+    Nothing is done in place, here and below: gradients out of autograd may share memory with each other or with the graph.
+    """
+    found: Row = []
+    while rows[0]:
+        found.append(weighted_sum(weights, [row.pop() for row in rows]))
+    return found[::-1]
 
 
 def weighted_sum(weights: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """sum_k w_k tensor_k in the tensors' own shape and precision, added up in float32 or wider; they stay as they are."""
-    wide = torch.promote_types(tensors[0].dtype, torch.float32)
-    total = tensors[0].to(wide) * float(weights[0])
-    for weight, tensor in zip(weights.tolist()[1:], tensors[1:], strict=True):
+    """sum_k w_k tensor_k in the tensors' shape, in float32 or wider."""
+    first, *others = weights.tolist()
+    total = torch.mul(tensors[0].to(torch.promote_types(tensors[0].dtype, torch.float32)), first)
+    for weight, tensor in zip(others, tensors[1:], strict=True):
         total.add_(tensor, alpha=weight)
-    return total.to(tensors[0].dtype)
+    return total
+
+
+def widened(row: Row) -> Row:
+    """In float32 or wider: of micro-batches in bfloat16 the later ones would be rounded away."""
+    return [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in row]
+
+
+def add_to(total: Row, row: Row) -> None:
+    """Takes the row's tensors one by one into the sum's: there is no room for another row."""
+    for place, tensor in enumerate(row):
+        total[place] = added(total[place], tensor)
 
 
 def added(total: Tensor, gradient: Tensor) -> Tensor:
-    """Their sum, in float32 or wider: of micro-batches in bfloat16 the later ones would be rounded away."""
+    """Their sum, in float32 or wider."""
     return total.to(torch.promote_types(total.dtype, torch.float32)) + gradient
+
+
+def unshared(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of those that share memory with another one or with themselves (expanded ones), as autograd may make them."""
+    seen: set[int] = set()
+    found = []
+    for gradient in gradients:
+        place = gradient.untyped_storage().data_ptr()
+        whole = gradient.untyped_storage().nbytes() == gradient.nbytes
+        found.append(gradient if whole and place not in seen else gradient.clone(memory_format=torch.contiguous_format))
+        seen.add(place)
+    return found
 
 
 def all_finite(tensors: Sequence[Tensor]) -> Tensor:

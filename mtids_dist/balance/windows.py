@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtids_dist.balance.differentiate import AtBorder, at_parameters
 from mtids_dist.balance.gramians.agreement import Gramian
-from mtids_dist.balance.rows import added, all_finite, combine, merged, unflatten
+from mtids_dist.balance.rows import Row, add_to, added, all_finite, combine, merged, widened
 
 
 class Window(Protocol):
@@ -33,7 +33,7 @@ class Window(Protocol):
         ...
 
     def shared(self, weights: Tensor) -> list[Tensor | None]:
-        """The weighted gradient on each shared parameter; weights that came too late for it don't matter."""
+        """The weighted gradient on each shared parameter, asked for once; weights that came too late for it don't matter."""
         ...
 
     def finite(self) -> Tensor:
@@ -49,7 +49,7 @@ class ParameterWindow:
     def __init__(self, gramian: Gramian, parameters: Sequence[nn.Parameter]) -> None:
         self.private: dict[nn.Parameter, Tensor] = {}
         self._agreement, self._parameters = gramian.agree(), parameters
-        self._rows: list[Tensor] = []
+        self._rows: list[Row] = []
         self._micro_batches = 0
 
     def take(
@@ -63,9 +63,9 @@ class ParameterWindow:
         """See `Window.take`."""
         for k, (row, own) in enumerate(at_parameters(losses, self._parameters, private)):
             if k < len(self._rows):
-                self._rows[k] += row  # in place: there is no room for another one
+                add_to(self._rows[k], row)
             else:
-                self._rows.append(row if ends else row.to(torch.promote_types(row.dtype, torch.float32)))
+                self._rows.append(row if ends else widened(row))
             del row  # else it would lie beside the sum through the next backward
             self.private = merged([*self.private.items(), *own])
             if ends:
@@ -78,11 +78,11 @@ class ParameterWindow:
 
     def shared(self, weights: Tensor) -> list[Tensor | None]:
         """See `Window.shared`."""
-        return [*unflatten(combine(weights, self._rows), self._parameters)]
+        return [*combine(weights, self._rows)]
 
     def finite(self) -> Tensor:
         """See `Window.finite`."""
-        return torch.stack([row.isfinite().all() for row in self._rows])
+        return torch.stack([all_finite(row) for row in self._rows])
 
 
 class BorderWindow:
@@ -143,7 +143,7 @@ class BorderWindow:
 
     def _observe(self, border: AtBorder, gramian: Gramian) -> None:
         agreement = gramian.agree()
-        for row in border.rows():
+        for row in border.rows:
             agreement.add(row)
         products = agreement.gramian()
         self._products = products if self._products is None else self._products + products

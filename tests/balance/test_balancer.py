@@ -95,3 +95,17 @@ def test_other_tasks_than_before_are_refused() -> None:
     balancer.backward(net.losses(*batch()))
     with pytest.raises(ValueError, match="same tasks in every step"):
         balancer.backward({"a": net.losses(*batch())["a"]})
+
+
+def test_gradients_that_share_memory_are_kept_apart() -> None:
+    """The sum's gradient is one number expanded, and both terms of a sum may be given the same tensor."""
+    shared = [nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))]
+    private = [nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))]
+    steps = torch.arange(4.0)
+    losses = {"a": ((shared[0] + shared[1]) * steps).sum() + (private[0] + private[1]).sum(), "b": shared[0].sum()}
+    GradientBalancer(shared, make_weighting("constant", weights=[0.5, 2.0])).backward(losses)
+    nn.utils.clip_grad_value_(private, 0.25)  # in place
+    assert torch.equal(shared[0].grad, 0.5 * steps + 2)
+    assert torch.equal(shared[1].grad, 0.5 * steps)
+    nn.utils.clip_grad_norm_(private, 0.1)
+    assert all(torch.allclose(parameter.grad, torch.full((4,), 0.1 / 8**0.5)) for parameter in private)

@@ -24,7 +24,7 @@ DRAWS, ALLOWED, SHARE = 1000, 0.05, 0.95
 def agreed(gramian: Gramian, rows: Tensor) -> Tensor:
     agreement = gramian.agree()
     for row in rows:
-        agreement.add(row)
+        agreement.add([row])
     return agreement.gramian()
 
 
@@ -51,7 +51,8 @@ def test_every_rank_finds_the_gramian_of_the_mean(world_size: int) -> None:
 def test_bfloat16_rows_are_summed_in_float32_or_wider() -> None:
     rows = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(SEED)).bfloat16()
     wanted = rows.double() @ rows.double().T
-    assert torch.allclose(agreed(ExactGramian(), rows), wanted, rtol=1e-6, atol=1e-6)
+    norms = wanted.diagonal().sqrt()
+    assert ((agreed(ExactGramian(), rows) - wanted).abs() <= 1e-6 * torch.outer(norms, norms)).all()
 
 
 def test_the_border_gives_the_gramian_of_border_gradients() -> None:
@@ -101,7 +102,7 @@ def test_costs_are_told_before_running() -> None:
     size = sum(p.numel() for p in net.trunk.parameters())
     for gramian, sent, kept in (
         (ExactGramian(), 0, 4 * len(TASKS) * size),
-        (SketchGramian(), 0, (4 * len(TASKS) + 1) * size),
+        (SketchGramian(), 0, 4 * len(TASKS) * size),
         (RepresentationGramian(), 0, 0),
     ):
         balancer = GradientBalancer(net.trunk.parameters(), DDGBWeighting(), gramian=gramian)

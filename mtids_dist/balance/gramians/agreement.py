@@ -5,21 +5,23 @@ Legend: K tasks, N shared parameters, R ranks, B numbers in the border tensors o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 16
-"""Columns that are taken to float64 at a time: few enough for a cache."""
+PIECES = 1 << 16, 1 << 22
+"""Numbers of a row that are taken to float64 at a time, on a CPU and on an accelerator."""
 
 
 class Agreement(Protocol):
     """The Gramian of one step, from this rank's rows, one task after the other; every rank adds the same tasks in turn."""
 
-    def add(self, row: Tensor) -> None:
-        """Takes the next task's row of this rank, which must stay as it is until `gramian`; may begin to send it."""
+    def add(self, row: Sequence[Tensor]) -> None:
+        """Takes the next task's row of this rank, a tensor a parameter (or border tensor), which must stay as it is until
+        `gramian`; may begin to send it."""
         ...
 
     def gramian(self) -> Tensor:
@@ -46,14 +48,23 @@ class Gramian(Protocol):
         ...
 
 
-def inner_products(rows: Sequence[Tensor]) -> Tensor:
-    """J J^T [K, K] in float64 on the CPU, of rows [N] in any precision."""
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
-    for J in _chunks(rows):
-        total += J @ J.T
-    return total.cpu()
+def inner_products(rows: Sequence[Sequence[Tensor]]) -> Tensor:
+    """J J^T [K, K] in float64 on the CPU, of rows that are lists of tensors in any precision."""
+    products = [
+        torch.stack([torch.dot(a, b) for a, b in combinations_with_replacement([piece.double() for piece in pieces], 2)])
+        for tensors in zip(*rows, strict=True)
+        for pieces in zip(*(pieces_of(tensor, *PIECES) for tensor in tensors), strict=True)
+    ]
+    upper = torch.triu_indices(len(rows), len(rows))
+    gramian = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    gramian[upper[0], upper[1]] = torch.stack(products).sum(dim=0).cpu()
+    return gramian + gramian.triu(1).T
 
 
-def _chunks(rows: Sequence[Tensor]) -> Iterator[Tensor]:
-    for start in range(0, len(rows[0]), CHUNK):
-        yield torch.stack([row[start : start + CHUNK] for row in rows]).double()
+def pieces_of(tensor: Tensor, cpu: int, accelerator: int) -> Sequence[Tensor]:
+    """1-D pieces of a tensor, of a length that depends on where it lies: caches are small, and kernels take long to start."""
+    return tensor.reshape(-1).split_with_sizes(_lengths(tensor.numel(), cpu if tensor.device.type == "cpu" else accelerator))
+
+
+def _lengths(total: int, length: int) -> list[int]:
+    return [min(length, total - start) for start in range(0, total, length)]

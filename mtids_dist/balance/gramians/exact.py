@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
 from mtids_dist.balance.gramians.agreement import inner_products
+from mtids_dist.balance.rows import flat
 
 
 class ExactGramian:
@@ -46,17 +49,16 @@ class _Shares:
     """This rank's share of each mean gradient; at most one exchange is under way."""
 
     def __init__(self) -> None:
-        self._shares: list[Tensor] = []
+        self._shares: list[Sequence[Tensor]] = []
         self._under_way: tuple[dist.Work, Tensor, Tensor] | None = None
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Sequence[Tensor]) -> None:
         """See `Agreement.add`."""
         if world_size() == 1:
             self._shares.append(row)
             return
         self._finish()
-        ranks = world_size()
-        whole = row if len(row) % ranks == 0 else torch.cat([row, row.new_zeros(-len(row) % ranks)])
+        whole = flat(row, multiple_of=world_size())
         parts = torch.empty_like(whole)
         work = dist.all_to_all_single(parts, whole, async_op=True)
         self._under_way = (work, parts, whole)
@@ -64,7 +66,7 @@ class _Shares:
     def gramian(self) -> Tensor:
         """See `Agreement.gramian`."""
         self._finish()
-        return rank_sum(inner_products(self._shares), self._shares[0].device)
+        return rank_sum(inner_products(self._shares), self._shares[0][0].device)
 
     def _finish(self) -> None:
         if self._under_way is None:
@@ -73,4 +75,4 @@ class _Shares:
         self._under_way = None
         work.wait()
         wide = torch.promote_types(parts.dtype, torch.float32)
-        self._shares.append(parts.view(world_size(), -1).sum(dim=0, dtype=wide) / world_size())
+        self._shares.append([parts.view(world_size(), -1).sum(dim=0, dtype=wide) / world_size()])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
@@ -39,12 +41,12 @@ class RepresentationGramian:
 
 class _Products:
     def __init__(self) -> None:
-        self._rows: list[Tensor] = []
+        self._rows: list[Sequence[Tensor]] = []
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Sequence[Tensor]) -> None:
         """See `Agreement.add`."""
         self._rows.append(row)
 
     def gramian(self) -> Tensor:
         """See `Agreement.gramian`."""
-        return rank_sum(inner_products(self._rows), self._rows[0].device) / world_size() ** 2
+        return rank_sum(inner_products(self._rows), self._rows[0][0].device) / world_size() ** 2

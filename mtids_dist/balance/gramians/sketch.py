@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import numpy as np
+import random
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
-from mtids_dist.balance.gramians.agreement import inner_products
+from mtids_dist.balance.gramians.agreement import inner_products, pieces_of
+from mtids_dist.balance.rows import flat
 
-PIECES = 64
-"""Pieces that are signed at a time: few enough for a cache."""
+BLOCKS = 1 << 18, 1 << 22
+"""Coordinates that are projected at a time, on a CPU and on an accelerator."""
 
 
 class SketchGramian:
     r"""Exact to about :math:`\sqrt{2 / m}` of :math:`n_i n_j` in each entry, at a fraction of the bytes.
 
     A count sketch (Charikar, Chen & Farach-Colton, 2002): every coordinate is given a random sign and one of m buckets, in which
-    signed coordinates are added up. :math:`S` is never there as a matrix: rows are cut into pieces of m, each piece is rolled by
-    a random offset, signed, and added. With :math:`\hat G = (J S)(J S)^\top`, :math:`E[\hat G] = G` and
-    :math:`Var[\hat G_{ij}] \le (n_i^2 n_j^2 + G_{ij}^2) / m` over the signs, if no few coordinates hold most of the norm.
+    signed coordinates are added up. :math:`S` is never there as a matrix, nor is a sign a coordinate drawn in every step: a block
+    of coordinates takes its signs from a random place in a pattern that was drawn once, times a random sign of its own, and its
+    coordinates go round the buckets from a random one on. How many buckets a round takes, between 7 m / 8 and m, is random, too:
+    no layout of a parameter can be in step with it.
+
+    With :math:`\hat G = (J S)(J S)^\top`, :math:`E[\hat G] = G` and
+    :math:`Var[\hat G_{ij}] \le (n_i^2 n_j^2 + G_{ij}^2) / (7 m / 8)`, if no few coordinates hold most of the norm.
 
     :param m: numbers a task that are sent; the error falls with its root.
     :param seed: of the projection, which is another one in each step and the same on every rank.
@@ -32,11 +39,12 @@ class SketchGramian:
         if m < 1:
             raise ValueError(f"`m` must be at least 1, found {m!r}")
         self.m, self.seed, self._steps = m, seed, 0
+        self._pattern = torch.empty(0)
 
     def agree(self) -> _Sketches:
         """See `Gramian.agree`."""
         self._steps += 1
-        return _Sketches(self.m, self.seed + self._steps)
+        return _Sketches(self)
 
     def bytes_sent(self, num_tasks: int, num_parameters: int) -> int:  # noqa: ARG002  # whatever the network's size
         """See `Gramian.bytes_sent`: an all-reduce of K m float32 numbers sends twice (R - 1) / R of them."""
@@ -44,46 +52,60 @@ class SketchGramian:
         return 4 * num_tasks * self.m * 2 * (ranks - 1) // ranks
 
     def bytes_kept(self, num_tasks: int, num_parameters: int) -> int:
-        """See `Gramian.bytes_kept`: K rows of float32, and a sign a parameter."""
-        return (4 * num_tasks + 1) * num_parameters
+        """See `Gramian.bytes_kept`: K rows of float32; the pattern of a few MiB comes on top."""
+        return 4 * num_tasks * num_parameters
+
+    def pattern(self, length: int, device: torch.device) -> Tensor:
+        """Signs [2 length], drawn on the CPU so that every rank and device has the same."""
+        if len(self._pattern) != 2 * length or self._pattern.device != device:
+            generator = torch.Generator().manual_seed(self.seed)
+            self._pattern = (2.0 * torch.randint(2, (2 * length,), generator=generator) - 1).to(device)
+        return self._pattern
+
+    def places(self) -> random.Random:
+        """Draws where this step's blocks go; the same for each of its rows."""
+        return random.Random(f"{self.seed} {self._steps}")  # noqa: S311  # no secret
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(m={self.m!r}, seed={self.seed!r})"
 
 
 class _Sketches:
-    def __init__(self, m: int, seed: int) -> None:
-        self._m, self._seed = m, seed
-        self._signs: Tensor | None = None
-        self._offsets: list[int] = []
+    def __init__(self, gramian: SketchGramian) -> None:
+        self._gramian = gramian
         self._rows: list[Tensor] = []
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Sequence[Tensor]) -> None:
         """See `Agreement.add`."""
         self._rows.append(self._project(row))
 
     def gramian(self) -> Tensor:
         """See `Agreement.gramian`."""
         total = rank_sum(torch.stack(self._rows), self._rows[0].device) / world_size()
-        return inner_products(list(total))
+        return inner_products([[row] for row in total])
 
-    def _project(self, row: Tensor) -> Tensor:
-        m, signs = self._m, self._drawn(len(row), row.device)
-        wide = torch.promote_types(row.dtype, torch.float32)
-        # A piece that is rolled beyond the end goes on behind it; what lies there is folded back once.
-        twice = torch.zeros(2 * m, dtype=wide, device=row.device)
-        offsets = iter(self._offsets)
-        for part, signs_of_part in zip(torch.split(row, PIECES * m), torch.split(signs, PIECES * m), strict=True):
-            for piece in torch.split(part.to(wide) * signs_of_part, m):
-                offset = next(offsets)
-                twice[offset : offset + len(piece)] += piece
+    def _project(self, row: Sequence[Tensor]) -> Tensor:
+        m, draw = self._gramian.m, self._gramian.places()
+        stride = m - draw.randrange(m // 8 + 1)
+        # What goes on beyond the last bucket lies behind it and is folded back once.
+        twice = torch.zeros(2 * m, dtype=torch.promote_types(row[0].dtype, torch.float32), device=row[0].device)
+        for block in self._signed(row, draw):
+            offset, sign = draw.randrange(m), draw.choice((-1, 1))
+            rounds = len(block) // stride * stride
+            if rounds:
+                twice[offset : offset + stride].add_(block[:rounds].view(-1, stride).sum(dim=0), alpha=sign)
+            twice[offset : offset + len(block) - rounds].add_(block[rounds:], alpha=sign)
         return twice[:m] + twice[m:]
 
-    def _drawn(self, length: int, device: torch.device) -> Tensor:
-        """Signs [length] and an offset a piece, drawn on the CPU so that every rank and device has the same."""
-        if self._signs is None:
-            rng = np.random.default_rng(self._seed)
-            bits = np.unpackbits(np.frombuffer(rng.bytes(-(-length // 8)), dtype=np.uint8), count=length)
-            self._signs = torch.from_numpy(bits.view(np.int8)).mul_(2).sub_(1).to(device)
-            self._offsets = rng.integers(0, self._m, -(-length // self._m)).tolist()
-        return self._signs
+    def _signed(self, row: Sequence[Tensor], draw: random.Random) -> Iterator[Tensor]:
+        """Blocks of a gradient, each times a stretch of the pattern, in float32 or wider; small tensors share one."""
+        m = self._gramian.m
+        for tensor in (*(t for t in row if t.numel() >= m), *_joined([t for t in row if t.numel() < m])):
+            for block in pieces_of(tensor, *BLOCKS):
+                length = BLOCKS[tensor.device.type != "cpu"]
+                start = draw.randrange(length)
+                yield block * self._gramian.pattern(length, block.device)[start : start + len(block)]
+
+
+def _joined(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return [flat(tensors)] if tensors else []
