@@ -1,30 +1,89 @@
-"""What balancing costs beside a plain step, TorchJD and LibMTL's way, interleaved in one process.
+"""What balancing costs: in one process beside TorchJD and LibMTL's way, and over ranks in network namespaces.
 
-    python benchmarks/balance [--tasks 2 3 5 8] [--rounds 40] [--threads N]
+    python benchmarks/balance                       everything, 15 minutes on two cores; root and iproute2 for the ranks
+    python benchmarks/balance costs --tasks 3       one process only, printed
+    python benchmarks/balance ranks --ranks 2 4     bytes, seconds and peak memory over ranks only, printed
 
-Prints a line a network and number of tasks: the plain step in milliseconds, and each way's median ratio to it.
+Everything is written to benchmarks/results/balance.json, .md and .png.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import warnings
+from pathlib import Path
+from typing import Any
 
 import torch
-from costs import table
+from costs import SEED, table
+from namespaces import why_not
+from page import write
+from ranks import measure
+
+RESULTS = Path(__file__).parents[1] / "results"
+FULL = {"tasks": [2, 3, 5, 8], "rounds": 40, "ranks": [1, 2, 4]}
 
 
 def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, nargs="+", default=[2, 3, 5, 8], help="numbers of tasks")
-    parser.add_argument("--rounds", type=int, default=40, help="interleaved rounds")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's threads")
-    options = parser.parse_args()
+    """Measures, prints, and writes where everything was measured."""
+    o = options()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.rounds} rounds")
-    table(options.tasks, options.rounds, print)
+    torch.set_num_threads(o.threads)
+    document: dict[str, Any] = {"torch": torch.__version__, "machine": machine(), "threads": o.threads, "seed": SEED}
+    if o.part in ("all", "costs"):
+        document["costs"] = table(o.tasks, o.rounds, told)
+    if o.part in ("all", "ranks"):
+        document["ranks"] = over_ranks(o.ranks, max(3, o.rounds // 4), o.megabits)
+    if o.part == "all":
+        (RESULTS / "balance.json").write_text(json.dumps(document, indent=1) + "\n")
+        write(RESULTS, document)
+    elif o.json:
+        o.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def over_ranks(counts: list[int], rounds: int, megabits: int) -> list[dict[str, Any]]:
+    """A run for each number of ranks."""
+    if reason := why_not():
+        raise SystemExit(f"network namespaces: {reason}")
+    found = []
+    for count in counts:
+        run = {**measure(count, rounds=rounds, megabits=megabits), "cores": os.cpu_count()}
+        for way, step in run["steps"].items():
+            told({"ranks": count, "way": way, **step})
+        found.append(run)
+    return found
+
+
+def machine() -> str:
+    """Processor and cores, in words."""
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def told(line: dict[str, Any]) -> None:
+    """Prints a line of a table."""
+    print(
+        "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()),
+        flush=True,
+    )
+
+
+def options() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("all", "costs", "ranks"), default="all")
+    parser.add_argument("--tasks", type=int, nargs="+", default=FULL["tasks"], help="numbers of tasks, in one process")
+    parser.add_argument("--rounds", type=int, default=FULL["rounds"], help="interleaved rounds")
+    parser.add_argument("--ranks", type=int, nargs="+", default=FULL["ranks"], help="numbers of ranks")
+    parser.add_argument("--megabits", type=int, default=1000, help="that a rank may send a second")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's threads, in one process")
+    parser.add_argument("--json", type=Path, help="where one part's numbers are written")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

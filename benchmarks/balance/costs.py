@@ -10,7 +10,11 @@ from nets import Net, batch
 from torch import Tensor
 from ways import OURS, PEERS, Step
 
-SEED = 0
+Line = dict[str, float | str | int]
+
+SEED, SIDE = 0, 32
+CASES = (("demo", 16, 1.0), ("small_resnet", 8, 1.0), ("resnet18", 8, 0.4))
+"""Trunk, crops of SIDE^3, and which share of the rounds it is given."""
 WAYS = ("plain", *OURS, *PEERS)
 
 
@@ -34,23 +38,18 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: median(t / plain for t, plain in zip(each, seconds["plain"], strict=True)) for name, each in seconds.items()}
 
 
-def measure(trunk: str, tasks: int, *, rows: int, side: int, rounds: int) -> dict[str, float | str | int]:
+def measure(trunk: str, tasks: int, *, rows: int, side: int, rounds: int) -> Line:
     """A line of the table: each way's ratio, and the plain step's milliseconds."""
     steps = {name: Step(name, Net(trunk, tasks, SEED)) for name in WAYS}
     seconds = interleaved(steps, batch(rows, side, tasks, SEED), rounds)
     return {"trunk": trunk, "tasks": tasks, "plain_ms": 1e3 * median(seconds["plain"]), **ratios(seconds)}
 
 
-def table(sizes: Sequence[int], rounds: int, told: Callable[[str], None]) -> list[dict[str, float | str | int]]:
-    """All lines, the demo's trunk and MONAI's ResNet-18."""
+def table(sizes: Sequence[int], rounds: int, told: Callable[[Line], None]) -> list[Line]:
+    """All lines: every network with every number of tasks."""
     lines = []
-    for trunk, rows, side, share in (("demo", 8, 32, 1.0), ("resnet18", 8, 32, 0.3)):
+    for trunk, rows, share in CASES:
         for tasks in sizes:
-            line = measure(trunk, tasks, rows=rows, side=side, rounds=max(5, int(rounds * share)))
-            lines.append(line)
-            told(
-                "  ".join(
-                    f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in lines[-1].items()
-                )
-            )
+            lines.append(measure(trunk, tasks, rows=rows, side=SIDE, rounds=max(5, int(rounds * share))))
+            told(lines[-1])
     return lines

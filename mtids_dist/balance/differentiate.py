@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtids_dist.balance.rows import Row, filled, weighted_sum
+from mtids_dist.balance.rows import Row, all_finite, filled, weighted_sum
 
 PrivateGradients = list[tuple[nn.Parameter, Tensor]]
 
@@ -43,7 +43,7 @@ class AtBorder:
 
     def finite(self) -> Tensor:
         """[K] whether each task's gradient at the border is free of nan and inf; reads all of them."""
-        return torch.stack([torch.stack([g.isfinite().all() for g in row]).all() for row in self.rows])
+        return torch.stack([all_finite(row) for row in self.rows])
 
     def shared_gradients(self, weights: Tensor, shared: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """The gradient of sum_k w_k L_k on the shared parameters."""
