@@ -36,7 +36,7 @@ def main() -> None:
     if o.part in ("all", "costs"):
         document["costs"] = table(o.tasks, o.rounds, told)
     if o.part in ("all", "ranks"):
-        document["ranks"] = over_ranks(o.ranks, max(3, o.rounds // 4), o.megabits)
+        document["ranks"] = over_ranks(o.ranks, max(3, o.rounds // 3), o.megabits)
     if o.part == "all":
         (RESULTS / "balance.json").write_text(json.dumps(document, indent=1) + "\n")
         write(RESULTS, document)
@@ -50,7 +50,7 @@ def over_ranks(counts: list[int], rounds: int, megabits: int) -> list[dict[str, 
         raise SystemExit(f"network namespaces: {reason}")
     found = []
     for count in counts:
-        run = {**measure(count, rounds=rounds, megabits=megabits), "cores": os.cpu_count()}
+        run = {**measure(count, rounds=rounds * (4 if count == 1 else 1), megabits=megabits), "cores": os.cpu_count()}
         for way, step in run["steps"].items():
             told({"ranks": count, "way": way, **step})
         found.append(run)

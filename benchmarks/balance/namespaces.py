@@ -58,9 +58,9 @@ def nodes(count: int, megabits: int) -> Iterator[list[Node]]:
             subprocess.run(shape.split(), check=True)
         yield made
     finally:
-        for node in made:
-            subprocess.run(["ip", "netns", "del", node.name], stderr=subprocess.DEVNULL, check=False)
-        subprocess.run(["ip", "link", "del", bridge], stderr=subprocess.DEVNULL, check=False)
+        links = [bridge, *(f"{prefix}v{i}" for i in range(count))]  # a namespace may outlive its name by a moment
+        for words in (*(["link", "del", link] for link in links), *(["netns", "del", node.name] for node in made)):
+            subprocess.run(["ip", *words], stderr=subprocess.DEVNULL, check=False)
 
 
 def _ip(*commands: str) -> None:

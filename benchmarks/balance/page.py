@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from model import Model, fitted
+from model import Model, crowding, fitted
 from ways import OURS, PEERS
 
 WAYS = ("plain", *OURS, *PEERS)
@@ -21,7 +22,7 @@ EVERY = 4
 def write(folder: Path, document: Mapping[str, Any]) -> None:
     """balance.md and balance.png in a folder."""
     runs = document["ranks"]
-    model = model_of(runs)
+    model = fitted(runs)
     lines = [
         "# What balancing costs",
         "",
@@ -50,18 +51,6 @@ def write(folder: Path, document: Mapping[str, Any]) -> None:
     ]
     (folder / "balance.md").write_text("\n".join(lines))
     _draw(folder / "balance.png", document["costs"], runs, model)
-
-
-def model_of(runs: Sequence[Mapping[str, Any]]) -> Model:
-    """Fitted to runs on one rank and more."""
-    (alone,) = (run for run in runs if run["ranks"] == 1)
-    seconds = {way: step["seconds"] for way, step in alone["steps"].items()}
-    return Model(fitted([run for run in runs if run["ranks"] > 1]), alone["tasks"], alone["shared_bytes"], seconds)
-
-
-def crowding(run: Mapping[str, Any]) -> float:
-    """How many ranks shared a core."""
-    return max(1.0, run["ranks"] / run["cores"])
 
 
 def every(line: Mapping[str, Any]) -> float:
@@ -103,25 +92,35 @@ def _ranks(runs: Sequence[Mapping[str, Any]], model: Model) -> list[str]:
     return found
 
 
-def _modelled(runs: Sequence[Mapping[str, Any]], model: Model) -> list[str]:
-    network = model.network
+def _modelled(runs: Sequence[Mapping[str, Any]], ring: Model) -> list[str]:
+    network, trees = ring.network, with_trees(ring)
     points = ", ".join(str(run["ranks"]) for run in runs)
     ways = ("exact", "sketch", "representation", "between")
-    head = ["ranks", *ways]
+    head = ["ranks", *(f"{way}, {kind}" for kind in ("ring", "trees") for way in ways)]
     return [
         f"**Measured: the points at {points} ranks. Everything else is modelled**, for ranks with a core of their own: computing "
-        "as on one rank, collectives of gloo's ring with the constants that fit the timed ones: "
+        "as on one rank, collectives round gloo's ring with the constants that fit the timed ones: "
         f"{1e3 * network.latency_reduce:.2f} ms a message of an all-reduce, {1e3 * network.latency_exchange:.2f} ms of an "
-        f"all-to-all, {8e-6 * network.bandwidth:.0f} Mbit/s (`benchmarks/balance/model.py`). A step by a plain one over as many "
-        "ranks:",
+        f"all-to-all, {8e-6 * network.bandwidth:.0f} Mbit/s, {1e9 * ring.copying:.1f} ns a byte copied "
+        "(`benchmarks/balance/model.py`). `trees`: as many messages as NCCL's trees take, at the same latency, and not "
+        "measured at all. A step by a plain one over as many ranks:",
         "",
         _row(head),
         _row(["---"] * len(head)),
         *(
-            _row([str(ranks), *(f"{model.seconds(way, ranks) / model.seconds('plain', ranks):.2f}" for way in ways)])
+            _row([str(ranks), *(f"{_by_plain(model, way, ranks):.2f}" for model in (ring, trees) for way in ways)])
             for ranks in CURVE
         ),
     ]
+
+
+def with_trees(model: Model) -> Model:
+    """The same with trees."""
+    return replace(model, network=replace(model.network, trees=True))
+
+
+def _by_plain(model: Model, way: str, ranks: int) -> float:
+    return model.seconds(way, ranks) / model.seconds("plain", ranks)
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -142,12 +141,14 @@ def _draw(path: Path, costs: Sequence[Mapping[str, Any]], runs: Sequence[Mapping
         )
     panels[0].legend(fontsize=8)
     for way in OURS:
-        curve = [model.seconds(way, ranks) / model.seconds("plain", ranks) for ranks in CURVE]
-        panels[-1].plot(CURVE, curve, "--", color=colours[way])
+        for of_kind, line in ((model, "--"), (with_trees(model), ":")):
+            panels[-1].plot(CURVE, [_by_plain(of_kind, way, ranks) for ranks in CURVE], line, color=colours[way])
         measured = [run["steps"][way]["ratio"] for run in runs]
         panels[-1].plot([run["ranks"] for run in runs], measured, "o", color=colours[way], label=way)
     panels[-1].set(
-        title=f"{runs[0]['trunk']}, K = {runs[0]['tasks']}", xlabel="ranks (points measured, lines modelled)", xscale="log"
+        title=f"{runs[0]['trunk']}, K = {runs[0]['tasks']}",
+        xlabel="ranks (points measured; modelled: dashed ring, dotted trees)",
+        xscale="log",
     )
     panels[-1].set(xticks=CURVE, xticklabels=CURVE, ylim=(0, None))
     panels[-1].tick_params(axis="x", labelsize=7)

@@ -15,7 +15,10 @@ import torch
 import torch.distributed as dist
 from memory import peak_bytes
 from nets import Net, batch
+from torch import Tensor
 from ways import OURS, Step
+
+from mtids_dist.balance.gramians.exact import BUCKETS
 
 SENT = Path("/sys/class/net/eth0/statistics/tx_bytes")
 SEED = 0
@@ -31,6 +34,14 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def exchange(mine: Tensor, sent: Tensor) -> None:
+    """An all-to-all in as many buckets as `ExactGramian` has under way."""
+    buckets = zip(mine.chunk(BUCKETS), sent.chunk(BUCKETS), strict=True)
+    works = [dist.all_to_all_single(received, bucket, async_op=True) for received, bucket in buckets]
+    for work in works:
+        work.wait()
+
+
 def collectives(rounds: int) -> list[dict[str, Any]]:
     """Median seconds of each collective that balancing uses, by size."""
     lines = []
@@ -38,7 +49,7 @@ def collectives(rounds: int) -> list[dict[str, Any]]:
         numbers, room = torch.randn(size), torch.empty(size)
         for name, work in (
             ("all_reduce", lambda n=numbers: dist.all_reduce(n)),
-            ("all_to_all", lambda n=numbers, r=room: dist.all_to_all_single(r, n)),
+            ("all_to_all", lambda n=numbers, r=room: exchange(r, n)),
         ):
             seconds = [seconds_of(work) for _ in range(rounds + 1)][1:]
             lines.append({"collective": name, "numbers": size, "seconds": median(seconds)})

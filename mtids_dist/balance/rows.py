@@ -23,12 +23,6 @@ def filled(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter
     return [p.new_zeros(_shape(p)) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
 
-def flat(row: Sequence[Tensor], *, multiple_of: int = 1) -> Tensor:
-    """A copy in one tensor [N], with zeros behind it up to a multiple of some number."""
-    pieces = [tensor.reshape(-1) for tensor in row]
-    return torch.cat([*pieces, pieces[0].new_zeros(-sum(map(len, pieces)) % multiple_of)])
-
-
 def combine(weights: Tensor, rows: Sequence[Row]) -> Row:
     """sum_k w_k row_k, in float32 or wider. Takes the rows apart: what is in the sum is freed at once.
 

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
 from mtids_dist.balance.gramians.agreement import inner_products
-from mtids_dist.balance.rows import flat
+
+BUCKETS = 4
+"""Exchanges that are under way at once: with a single one, gloo between two ranks sends in one direction at a time."""
 
 
 class ExactGramian:
@@ -33,7 +35,7 @@ class ExactGramian:
     def bytes_sent(self, num_tasks: int, num_parameters: int) -> int:
         """See `Gramian.bytes_sent`; of float32 gradients."""
         ranks = world_size()
-        return 4 * num_tasks * -(-num_parameters // ranks) * (ranks - 1)
+        return 4 * num_tasks * BUCKETS * -(-num_parameters // (BUCKETS * ranks)) * (ranks - 1)
 
     def bytes_kept(self, num_tasks: int, num_parameters: int) -> int:
         """See `Gramian.bytes_kept`; of float32 gradients."""
@@ -46,33 +48,51 @@ class ExactGramian:
 
 
 class _Shares:
-    """This rank's share of each mean gradient; at most one exchange is under way."""
+    """This rank's share of each mean gradient; one task's gradient is under way at most."""
 
     def __init__(self) -> None:
         self._shares: list[Sequence[Tensor]] = []
-        self._under_way: tuple[dist.Work, Tensor, Tensor] | None = None
+        self._exchange: _Exchange | None = None
 
     def add(self, row: Sequence[Tensor]) -> None:
         """See `Agreement.add`."""
         if world_size() == 1:
             self._shares.append(row)
             return
-        self._finish()
-        whole = flat(row, multiple_of=world_size())
-        parts = torch.empty_like(whole)
-        work = dist.all_to_all_single(parts, whole, async_op=True)
-        self._under_way = (work, parts, whole)
+        if self._exchange is None:
+            self._exchange = _Exchange(row)
+        else:
+            self._shares.append(self._exchange.share())
+        self._exchange.start(row)
 
     def gramian(self) -> Tensor:
         """See `Agreement.gramian`."""
-        self._finish()
+        if self._exchange is not None:
+            self._shares.append(self._exchange.share())
+            self._exchange = None
         return rank_sum(inner_products(self._shares), self._shares[0][0].device)
 
-    def _finish(self) -> None:
-        if self._under_way is None:
-            return
-        work, parts, _ = self._under_way
-        self._under_way = None
-        work.wait()
-        wide = torch.promote_types(parts.dtype, torch.float32)
-        self._shares.append([parts.view(world_size(), -1).sum(dim=0, dtype=wide) / world_size()])
+
+class _Exchange:
+    """Room for one gradient on its way to the other ranks and for what comes from them: a part of each bucket a rank."""
+
+    def __init__(self, like: Sequence[Tensor]) -> None:
+        self._numel = sum(tensor.numel() for tensor in like)
+        whole = BUCKETS * world_size()
+        self._sent = like[0].new_zeros(-(-self._numel // whole) * whole)  # zeros stay behind the gradient
+        self._received = torch.empty_like(self._sent)
+        self._works: list[dist.Work] = []
+
+    def start(self, row: Sequence[Tensor]) -> None:
+        """Sends a gradient, once the one before has been summed."""
+        torch.cat([tensor.reshape(-1) for tensor in row], out=self._sent[: self._numel])
+        buckets = zip(self._received.chunk(BUCKETS), self._sent.chunk(BUCKETS), strict=True)
+        self._works = [dist.all_to_all_single(received, sent, async_op=True) for received, sent in buckets]
+
+    def share(self) -> Sequence[Tensor]:
+        """This rank's share of the mean over ranks, of each bucket."""
+        for work in self._works:
+            work.wait()
+        wide = torch.promote_types(self._received.dtype, torch.float32)
+        sums = self._received.view(BUCKETS, world_size(), -1).sum(dim=1, dtype=wide)
+        return [(sums / world_size()).reshape(-1)]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
 from mtids_dist.balance.gramians.agreement import inner_products, pieces_of
-from mtids_dist.balance.rows import flat
 
 BLOCKS = 1 << 18, 1 << 22
 """Coordinates that are projected at a time, on a CPU and on an accelerator."""
@@ -108,4 +107,4 @@ class _Sketches:
 
 
 def _joined(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [flat(tensors)] if tensors else []
+    return [torch.cat([tensor.reshape(-1) for tensor in tensors])] if tensors else []
