@@ -13,7 +13,7 @@ from ways import OURS, PEERS, Step
 Line = dict[str, float | str | int]
 
 SEED, SIDE = 0, 32
-CASES = (("demo", 16, 1.0), ("small_resnet", 8, 1.0), ("resnet18", 8, 0.4))
+CASES = (("demo", 16, 1.0), ("small_resnet", 8, 1.0), ("resnet18", 8, 0.3))
 """Trunk, crops of SIDE^3, and which share of the rounds it is given."""
 WAYS = ("plain", *OURS, *PEERS)
 

@@ -5,7 +5,7 @@ Legend: K tasks, N shared parameters, R ranks, B numbers in the border tensors o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations_with_replacement
 from typing import Protocol
 
@@ -52,8 +52,7 @@ def inner_products(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     """J J^T [K, K] in float64 on the CPU, of rows that are lists of tensors in any precision."""
     products = [
         torch.stack([torch.dot(a, b) for a, b in combinations_with_replacement([piece.double() for piece in pieces], 2)])
-        for tensors in zip(*rows, strict=True)
-        for pieces in zip(*(pieces_of(tensor, *PIECES) for tensor in tensors), strict=True)
+        for pieces in zip(*(pieces_of(row, *PIECES) for row in rows), strict=True)
     ]
     upper = torch.triu_indices(len(rows), len(rows))
     gramian = torch.zeros(len(rows), len(rows), dtype=torch.float64)
@@ -61,10 +60,12 @@ def inner_products(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     return gramian + gramian.triu(1).T
 
 
-def pieces_of(tensor: Tensor, cpu: int, accelerator: int) -> Sequence[Tensor]:
-    """1-D pieces of a tensor, of a length that depends on where it lies: caches are small, and kernels take long to start."""
-    return tensor.reshape(-1).split_with_sizes(_lengths(tensor.numel(), cpu if tensor.device.type == "cpu" else accelerator))
+def pieces_of(row: Sequence[Tensor], cpu: int, accelerator: int) -> Iterator[Tensor]:
+    """A row as 1-D pieces of a length that depends on where it lies: caches are small, kernels take long to start.
 
-
-def _lengths(total: int, length: int) -> list[int]:
-    return [min(length, total - start) for start in range(0, total, length)]
+    Tensors smaller than that share pieces: most parameters of a network are norms and biases.
+    """
+    length = cpu if row[0].device.type == "cpu" else accelerator
+    small = [tensor.reshape(-1) for tensor in row if tensor.numel() < length]
+    for tensor in (*(t.reshape(-1) for t in row if t.numel() >= length), *([torch.cat(small)] if small else [])):
+        yield from tensor.split_with_sizes([min(length, len(tensor) - start) for start in range(0, len(tensor), length)])

@@ -97,14 +97,8 @@ class _Sketches:
         return twice[:m] + twice[m:]
 
     def _signed(self, row: Sequence[Tensor], draw: random.Random) -> Iterator[Tensor]:
-        """Blocks of a gradient, each times a stretch of the pattern, in float32 or wider; small tensors share one."""
-        m = self._gramian.m
-        for tensor in (*(t for t in row if t.numel() >= m), *_joined([t for t in row if t.numel() < m])):
-            for block in pieces_of(tensor, *BLOCKS):
-                length = BLOCKS[tensor.device.type != "cpu"]
-                start = draw.randrange(length)
-                yield block * self._gramian.pattern(length, block.device)[start : start + len(block)]
-
-
-def _joined(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [torch.cat([tensor.reshape(-1) for tensor in tensors])] if tensors else []
+        """Blocks of a gradient, each times a stretch of the pattern, in float32 or wider."""
+        for block in pieces_of(row, *BLOCKS):
+            length = BLOCKS[block.device.type != "cpu"]
+            start = draw.randrange(length)
+            yield block * self._gramian.pattern(length, block.device)[start : start + len(block)]
