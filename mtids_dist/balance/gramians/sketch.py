@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -70,35 +70,41 @@ class SketchGramian:
 
 
 class _Sketches:
+    """Projects all rows at the end, block by block, so that each stretch of the pattern is read once."""
+
     def __init__(self, gramian: SketchGramian) -> None:
         self._gramian = gramian
-        self._rows: list[Tensor] = []
+        self._rows: list[Sequence[Tensor]] = []
 
     def add(self, row: Sequence[Tensor]) -> None:
         """See `Agreement.add`."""
-        self._rows.append(self._project(row))
+        self._rows.append(row)
 
     def gramian(self) -> Tensor:
         """See `Agreement.gramian`."""
-        total = rank_sum(torch.stack(self._rows), self._rows[0].device) / world_size()
-        return inner_products([[row] for row in total])
+        mine = self._projected()
+        return inner_products([[row] for row in rank_sum(mine, mine.device) / world_size()])
 
-    def _project(self, row: Sequence[Tensor]) -> Tensor:
-        m, draw = self._gramian.m, self._gramian.places()
-        stride = m - draw.randrange(m // 8 + 1)
+    def _projected(self) -> Tensor:
+        """[K, m] in float32 or wider."""
+        m, draw, first = self._gramian.m, self._gramian.places(), self._rows[0][0]
+        length, stride = BLOCKS[first.device.type != "cpu"], m - draw.randrange(m // 8 + 1)
+        pattern = self._gramian.pattern(length, first.device)
+        wide = torch.promote_types(first.dtype, torch.float32)
+        signed = torch.empty(len(self._rows), length, dtype=wide, device=first.device)
         # What goes on beyond the last bucket lies behind it and is folded back once.
-        twice = torch.zeros(2 * m, dtype=torch.promote_types(row[0].dtype, torch.float32), device=row[0].device)
-        for block in self._signed(row, draw):
-            offset, sign = draw.randrange(m), draw.choice((-1, 1))
-            rounds = len(block) // stride * stride
-            if rounds:
-                twice[offset : offset + stride].add_(block[:rounds].view(-1, stride).sum(dim=0), alpha=sign)
-            twice[offset : offset + len(block) - rounds].add_(block[rounds:], alpha=sign)
-        return twice[:m] + twice[m:]
+        twice = signed.new_zeros(len(self._rows), 2 * m)
+        for pieces in zip(*(pieces_of(row, *BLOCKS) for row in self._rows), strict=True):
+            size, start = len(pieces[0]), draw.randrange(length)
+            for room, piece in zip(signed, pieces, strict=True):
+                torch.mul(piece, pattern[start : start + size], out=room[:size])
+            _go_round(signed[:, :size], stride, twice[:, draw.randrange(m) :], draw.choice((-1, 1)))
+        return twice[:, :m] + twice[:, m:]
 
-    def _signed(self, row: Sequence[Tensor], draw: random.Random) -> Iterator[Tensor]:
-        """Blocks of a gradient, each times a stretch of the pattern, in float32 or wider."""
-        for block in pieces_of(row, *BLOCKS):
-            length = BLOCKS[block.device.type != "cpu"]
-            start = draw.randrange(length)
-            yield block * self._gramian.pattern(length, block.device)[start : start + len(block)]
+
+def _go_round(signed: Tensor, stride: int, buckets: Tensor, sign: int) -> None:
+    """Adds blocks [K, size] to buckets [K, ...], `stride` of them a round."""
+    num_tasks, size = signed.shape
+    rounds = size // stride
+    buckets[:, :stride].add_(signed[:, : rounds * stride].view(num_tasks, rounds, stride).sum(dim=1), alpha=sign)
+    buckets[:, : size - rounds * stride].add_(signed[:, rounds * stride :], alpha=sign)
