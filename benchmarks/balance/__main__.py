@@ -1,8 +1,9 @@
 """What balancing costs: in one process beside TorchJD and LibMTL's way, and over ranks in network namespaces.
 
-    python benchmarks/balance                       everything, 15 minutes on two cores; root and iproute2 for the ranks
+    python benchmarks/balance                       everything, 10 minutes on two cores; root and iproute2 for the ranks
     python benchmarks/balance costs --tasks 3       one process only, printed
     python benchmarks/balance ranks --ranks 2 4     bytes, seconds and peak memory over ranks only, printed
+    python benchmarks/balance page                  the page and the picture anew, from balance.json
 
 Everything is written to benchmarks/results/balance.json, .md and .png.
 """
@@ -30,6 +31,9 @@ FULL = {"tasks": [2, 3, 5, 8], "rounds": 40, "ranks": [1, 2, 4]}
 def main() -> None:
     """Measures, prints, and writes where everything was measured."""
     o = options()
+    if o.part == "page":
+        write(RESULTS, json.loads((RESULTS / "balance.json").read_text()))
+        return
     warnings.simplefilter("ignore")
     torch.set_num_threads(o.threads)
     document: dict[str, Any] = {"torch": torch.__version__, "machine": machine(), "threads": o.threads, "seed": SEED}
@@ -76,7 +80,7 @@ def told(line: dict[str, Any]) -> None:
 def options() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "costs", "ranks"), default="all")
+    parser.add_argument("part", nargs="?", choices=("all", "costs", "ranks", "page"), default="all")
     parser.add_argument("--tasks", type=int, nargs="+", default=FULL["tasks"], help="numbers of tasks, in one process")
     parser.add_argument("--rounds", type=int, default=FULL["rounds"], help="interleaved rounds")
     parser.add_argument("--ranks", type=int, nargs="+", default=FULL["ranks"], help="numbers of ranks")

@@ -16,6 +16,7 @@ from ways import OURS, PEERS
 
 WAYS = ("plain", *OURS, *PEERS)
 CURVE = [1 << i for i in range(11)]
+YTICKS = [1, 2, 3, 5, 10, 20, 40]
 EVERY = 4
 
 
@@ -147,10 +148,11 @@ def _draw(path: Path, costs: Sequence[Mapping[str, Any]], runs: Sequence[Mapping
         panels[-1].plot([run["ranks"] for run in runs], measured, "o", color=colours[way], label=way)
     panels[-1].set(
         title=f"{runs[0]['trunk']}, K = {runs[0]['tasks']}",
-        xlabel="ranks (points measured; modelled: dashed ring, dotted trees)",
+        xlabel="ranks; points measured, modelled: -- ring, ··· trees",
         xscale="log",
     )
-    panels[-1].set(xticks=CURVE, xticklabels=CURVE, ylim=(0, None))
+    panels[-1].set(xticks=CURVE, xticklabels=CURVE, yscale="log", yticks=YTICKS, yticklabels=YTICKS)
+    panels[-1].minorticks_off()
     panels[-1].tick_params(axis="x", labelsize=7)
     panels[-1].legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -89,6 +89,17 @@ def test_a_sketch_moves_the_update_little() -> None:
     assert within >= SHARE
 
 
+@pytest.mark.parametrize("same_sign", [True, False])
+def test_a_sketch_is_right_on_average(same_sign: bool) -> None:
+    """Also of gradients of one sign over several blocks, whose products add up if signs of blocks depend on each other."""
+    rows = torch.randn(2, 3 << 18, generator=torch.Generator().manual_seed(SEED))
+    rows, gramian, times = rows.abs() if same_sign else rows, SketchGramian(m=64), 400
+    wanted = rows.double() @ rows.double().T
+    mean = sum(agreed(gramian, rows) for _ in range(times)) / times
+    norms = torch.outer(wanted.diagonal().sqrt(), wanted.diagonal().sqrt())
+    assert ((mean - wanted).abs() / norms).max() <= 4 * (2 / (64 * 7 / 8) / times) ** 0.5
+
+
 def test_steps_are_sketched_anew_and_runs_alike() -> None:
     rows = conflicting(0)
     one, other = SketchGramian(m=64), SketchGramian(m=64)
