@@ -25,7 +25,8 @@ class SketchGramian:
     no layout of a parameter can be in step with it.
 
     With :math:`\hat G = (J S)(J S)^\top`, :math:`E[\hat G] = G` and
-    :math:`Var[\hat G_{ij}] \le (n_i^2 n_j^2 + G_{ij}^2) / (7 m / 8)`, if no few coordinates hold most of the norm.
+    :math:`Var[\hat G_{ij}] \le (n_i^2 n_j^2 + G_{ij}^2) / (7 m / 8)` over seeds, if no few coordinates hold most of
+    the norm; the steps of one seed share the pattern, and so a part of their errors.
 
     :param m: numbers a task that are sent; the error falls with its root.
     :param seed: of the projection, which is another one in each step and the same on every rank.
