@@ -19,7 +19,7 @@ from mtids_dist.balance.info import BalanceInfo
 from mtids_dist.balance.losses import check_losses, stacked
 from mtids_dist.balance.non_finite import NonFiniteGradientError, OnNonFinite, check_on_non_finite, describe
 from mtids_dist.balance.normalise import Normalise, check_normalise, normalised
-from mtids_dist.balance.rows import numel
+from mtids_dist.balance.rows import all_finite, numel
 from mtids_dist.balance.weightings import SeesLosses
 from mtids_dist.balance.windows import BorderWindow, ParameterWindow, Window
 
@@ -40,6 +40,8 @@ class GradientBalancer:
     :param every: find weights every so many steps. In between the last ones are applied at the border, at the cost of a plain
         backward: `features` must then be given.
     :param accumulation_steps: micro-batches a step, without an engine; an engine says it itself.
+    :param parameters: without an engine, which knows them: all of the model's, in the same order on every rank. None: those that the
+        losses reach, in the order of the graph, which must then be the same on every rank.
     :param normalise: bring the update to the length of the plain mean (`length`), or weights to a sum of 1 (`weights`), so that
         methods that sum and methods that average mean the same by a learning rate.
     :param on_non_finite: stop with an error, or skip the step, where a gradient has nan or inf.
@@ -62,10 +64,11 @@ class GradientBalancer:
         gramian: Gramian | None = None,
         every: int = 1,
         accumulation_steps: int = 1,
+        parameters: Iterable[nn.Parameter] | None = None,
         normalise: Normalise = "none",
         on_non_finite: OnNonFinite = "stop",
     ) -> None:
-        self._shared = [p for p in shared if p.requires_grad]
+        self._shared = list(dict.fromkeys(p for p in shared if p.requires_grad))
         if not self._shared:
             raise ValueError("`shared` must hold at least one trainable parameter, found none")
         if every < 1:
@@ -75,7 +78,7 @@ class GradientBalancer:
         self._weighting, self._every = weighting, every
         self._normalise, self._skips = normalise, on_non_finite == "skip"
         self._gramian: Gramian = gramian or ExactGramian()
-        self._hand_over: HandOver = make_hand_over(engine, accumulation_steps)
+        self._hand_over: HandOver = make_hand_over(engine, accumulation_steps, parameters)
         self._tasks: tuple[str, ...] = ()
         self._window: Window | None = None
         self._losses = torch.zeros(())  # [K], summed over this step's micro-batches
@@ -93,15 +96,12 @@ class GradientBalancer:
             ranks named, nothing handed over.
         """
         self._tasks = check_losses(losses, self._tasks)
-        values = list(losses.values())
-        with self._hand_over.whole():
-            window = self._window = self._window or self._open()
-            self._check_features(window, features)
-            ends = self._hand_over.ends_window(self._taken)
-            window.take(values, features, self._private(values), ends=ends)
-            self._losses = self._losses + stacked(values)
-            self._taken += 1
-            return self._end(window, values) if ends else self._info(self._known_weights(), balanced=False, complete=False)
+        try:
+            with self._hand_over.whole():
+                return self._take(list(losses.values()), features)
+        except BaseException:
+            self._window = None  # what it has of a micro-batch that failed is not to be added to
+            raise
 
     needs_losses_after_step = False
 
@@ -149,10 +149,20 @@ class GradientBalancer:
     def _num_parameters(self) -> int:
         return sum(map(numel, self._shared))
 
+    def _take(self, losses: Sequence[Tensor], features: Sequence[Tensor]) -> BalanceInfo:
+        window = self._window = self._window or self._open()
+        self._check_features(window, features)
+        ends = self._hand_over.ends_window(self._taken)
+        window.take(losses, features, self._private(losses), ends=ends)
+        self._losses = self._losses + stacked(losses)
+        self._taken += 1
+        return self._end(window, losses) if ends else self._info(self._known_weights(), balanced=False, complete=False)
+
     def _check_features(self, window: Window, features: Sequence[Tensor]) -> None:
-        if isinstance(window, BorderWindow) and not features:
+        if isinstance(window, BorderWindow) and not any(feature.requires_grad for feature in features):
             why = repr(self._gramian) if self._gramian.at_border else f"every={self._every}"
-            raise ValueError(f"`features` must hold the border tensors with {why}, found none")
+            found = "none that requires a gradient" if len(features) else "none"
+            raise ValueError(f"`features` must hold the border tensors with {why}, found {found}")
 
     def _open(self) -> Window:
         """What this step's gradients go through."""
@@ -172,6 +182,8 @@ class GradientBalancer:
         self._window = None
         gramian = window.gramian()
         if gramian is not None and not gramian.isfinite().all():
+            return self._refuse(window)
+        if isinstance(window, ParameterWindow) and not self._private_finite_everywhere(window):
             return self._refuse(window)
         weights = self._weights_for(window, gramian)
         shared = window.shared(weights)
@@ -200,6 +212,11 @@ class GradientBalancer:
         """The last that were found; before the first ones all tasks count alike."""
         count = len(self._tasks)
         return torch.full((count,), 1.0 / count, dtype=torch.float64) if self._last is None else self._last[0]
+
+    def _private_finite_everywhere(self, window: Window) -> bool:
+        """A collective: the Gramian says nothing of private gradients, and they are spoilt on one rank only."""
+        mine = all_finite(list(window.private.values())).to(torch.uint8)
+        return bool(from_each_rank(mine, self._device).all())
 
     def _finite_everywhere(self, window: Window) -> Tensor:
         """[R, K]: a collective, of a number a task."""

@@ -5,7 +5,7 @@ What crosses here is each rank's own gradient; the receiver's mean over ranks ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -52,32 +52,34 @@ class HandOver(Protocol):
         ...
 
 
-def make_hand_over(engine: Any, micro_batches: int) -> HandOver:
-    """To a DeepSpeed engine, which says its micro-batches itself, or (None) to a plain optimizer.
+def make_hand_over(engine: Any, micro_batches: int, parameters: Iterable[nn.Parameter] | None) -> HandOver:
+    """To a DeepSpeed engine, which says its micro-batches and parameters itself, or (None) to a plain optimizer.
 
     :raises ValueError: no micro-batches, or an engine with settings that can't work.
     """
-    return PlainHandOver(micro_batches) if engine is None else DeepSpeedHandOver(engine)
+    return PlainHandOver(micro_batches, parameters) if engine is None else DeepSpeedHandOver(engine)
 
 
 class PlainHandOver:
     """Leaves the mean over ranks and micro-batches in `.grad`, added to what is there, as `backward` would.
 
+    :param parameters: all that may be given a gradient, in the same order on every rank. None: those that are, in their order.
     :raises ValueError: no micro-batches.
     """
 
-    def __init__(self, micro_batches: int = 1) -> None:
+    def __init__(self, micro_batches: int = 1, parameters: Iterable[nn.Parameter] | None = None) -> None:
         if micro_batches < 1:
             raise ValueError(f"`accumulation_steps` must be at least 1, found {micro_batches!r}")
         self.micro_batches = micro_batches
+        self._parameters = None if parameters is None else list(dict.fromkeys(p for p in parameters if p.requires_grad))
 
     def ends_window(self, taken: int) -> bool:
         """See `HandOver.ends_window`."""
         return taken + 1 >= self.micro_batches
 
     def parameters(self) -> list[nn.Parameter] | None:
-        """Unknown: only the graph can tell."""
-        return None
+        """None where only the graph can tell."""
+        return self._parameters
 
     def whole(self) -> AbstractContextManager[None]:
         """Nothing to do."""
@@ -85,9 +87,17 @@ class PlainHandOver:
 
     def give(self, loss: Tensor, gradients: Gradients) -> None:  # noqa: ARG002  # plain torch has no loss scale to honour
         """See `HandOver.give`."""
+        gradients = self._aligned(gradients)
         for (parameter, _), mean in zip(gradients, self._means([gradient for _, gradient in gradients]), strict=True):
             mine = mean.to(parameter.dtype)
             parameter.grad = mine if parameter.grad is None else parameter.grad + mine
+
+    def _aligned(self, gradients: Gradients) -> Gradients:
+        """The same parameters in the same order on every rank: zeros for one that this rank's losses don't reach."""
+        if self._parameters is None or world_size() == 1:
+            return gradients
+        mine = dict(gradients)
+        return [(p, mine[p] if p in mine else torch.zeros_like(p)) for p in self._parameters]
 
     def _means(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         if world_size() == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,7 @@ class LossBalancer:
         an engine it must be part of the module that DeepSpeed was given.
     :param engine: see `GradientBalancer`.
     :param accumulation_steps: micro-batches a step, without an engine.
+    :param parameters: see `GradientBalancer`.
     :param normalise: `weights`, to make the weights sum to 1 (UW's sum up to K / 2 at first, IMTL-L's to K), or `none`.
     :param on_non_finite: stop with an error, or skip the step, where a loss or a gradient has nan or inf.
     :raises ValueError: a value that is not allowed, learned parameters that the engine doesn't know, or an engine with settings
@@ -55,6 +56,7 @@ class LossBalancer:
         *,
         engine: Any = None,
         accumulation_steps: int = 1,
+        parameters: Iterable[nn.Parameter] | None = None,
         normalise: str = "none",
         on_non_finite: OnNonFinite = "stop",
     ) -> None:
@@ -63,7 +65,9 @@ class LossBalancer:
         check_on_non_finite(on_non_finite)
         self._scalarization, self._learned = scalarization, learned_parameters(scalarization)
         self._normalise, self._skips = normalise, on_non_finite == "skip"
-        self._hand_over: HandOver = make_hand_over(engine, accumulation_steps)
+        self._hand_over: HandOver = make_hand_over(
+            engine, accumulation_steps, None if parameters is None else [*parameters, *self._learned]
+        )
         known = self._hand_over.parameters()
         if known is not None and not set(self._learned) <= set(known):
             raise ValueError(f"what {scalarization!r} learns must be part of the module that DeepSpeed was given")
@@ -87,16 +91,22 @@ class LossBalancer:
         self._tasks = check_losses(losses, self._tasks)
         values = list(losses.values())
         ends = self._hand_over.ends_window(self._taken)
-        self._taken += 1
-        with self._hand_over.whole():
-            weights = self._take(values)
-            return self._end(weights, values) if ends else self._info(weights, complete=False)
+        try:
+            with self._hand_over.whole():
+                weights = self._take(values)
+                self._taken += 1
+                return self._end(weights, values) if ends else self._info(weights, complete=False)
+        except BaseException:
+            self._open()  # what there is of a micro-batch that failed is not to be added to
+            raise
 
     def after_step(self, losses: Mapping[str, Tensor]) -> None:
         """Shows the losses of the same batch after the step, from which FAMO learns its weights; a collective.
 
         :param losses: of the last micro-batch.
+        :raises ValueError: other tasks than in `backward`.
         """
+        check_losses(losses, self._tasks)
         if isinstance(self._scalarization, FAMO):
             mean, _ = self._shown(self._mean(list(losses.values())))
             self._scalarization.update(mean)
@@ -115,7 +125,10 @@ class LossBalancer:
         return 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Task names, their last losses and the scalarization's state but for what the optimizer has (`learned_parameters`)."""
+        """Task names, their last losses and the scalarization's state but for what it learns (`learned_parameters`).
+
+        That belongs to the model: save it as you save parameters (`scalarization.state_dict()`), an optimizer's state has none.
+        """
         return {"tasks": list(self._tasks), "known": self._known, "scalarization": _state_of(self._scalarization)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -128,6 +141,9 @@ class LossBalancer:
             raise ValueError(f"the state must be of tasks {self._tasks}, found {saved}")
         self._tasks, self._known = saved, state["known"]
         _put_state(self._scalarization, state["scalarization"])
+        self._open()
+
+    def _open(self) -> None:
         self._gradients, self._broken, self._taken = {}, [], 0
 
     def _take(self, losses: Sequence[Tensor]) -> Tensor:
@@ -176,7 +192,8 @@ class LossBalancer:
         return rank_sum(mine, mine.device) / world_size()
 
     def _end(self, weights: Tensor, losses: Sequence[Tensor]) -> BalanceInfo:
-        gradients, broken, self._gradients, self._broken, self._taken = self._gradients, self._broken, {}, [], 0
+        gradients, broken = self._gradients, self._broken
+        self._open()
         finite = all(bool(gradient.isfinite().all()) for gradient in gradients.values())
         on_ranks = from_each_rank(torch.tensor([finite], dtype=torch.uint8), losses[0].device)
         if broken or not on_ranks.all():

@@ -81,8 +81,9 @@ class ParameterWindow:
         return [*combine(weights, self._rows)]
 
     def finite(self) -> Tensor:
-        """See `Window.finite`."""
-        return torch.stack([all_finite(row) for row in self._rows])
+        """See `Window.finite`; a broken private gradient counts for every task, as far as no task is broken by itself."""
+        shared = torch.stack([all_finite(row) for row in self._rows])
+        return shared & all_finite(list(self.private.values())).to(shared.device) if shared.all() else shared
 
 
 class BorderWindow:

@@ -109,3 +109,54 @@ def test_gradients_that_share_memory_are_kept_apart() -> None:
     assert torch.equal(shared[1].grad, 0.5 * steps)
     nn.utils.clip_grad_norm_(private, 0.1)
     assert all(torch.allclose(parameter.grad, torch.full((4,), 0.1 / 8**0.5)) for parameter in private)
+
+
+def test_a_parameter_counts_once() -> None:
+    net, other = Net(), Net()
+    GradientBalancer(net.trunk.parameters(), make_weighting("equal")).backward(net.losses(*batch()))
+    GradientBalancer([*other.trunk.parameters()] * 2, make_weighting("equal")).backward(other.losses(*batch()))
+    assert torch.allclose(net.gradients(), other.gradients())
+
+
+def test_a_backward_that_failed_leaves_nothing_behind() -> None:
+    net, other = Net(), Net()
+    balancer = GradientBalancer(net.trunk.parameters(), make_weighting("equal"), accumulation_steps=2)
+    losses = net.losses(*batch())
+    with pytest.raises(RuntimeError):
+        balancer.backward({**losses, "b": torch.zeros(())})
+    wanted = GradientBalancer(other.trunk.parameters(), make_weighting("equal"), accumulation_steps=2)
+    for step in range(2):
+        info, expected = balancer.backward(net.losses(*batch(step))), wanted.backward(other.losses(*batch(step)))
+    assert info.complete
+    assert torch.equal(info.gramian, expected.gramian)
+    assert torch.equal(net.gradients(), other.gradients())
+
+
+def test_a_private_gradient_that_is_not_finite_stops_the_step() -> None:
+    net, root = Net(), nn.Parameter(torch.zeros(()))
+    losses = net.losses(*batch())
+    losses["b"] = losses["b"] + root.sqrt()
+    with pytest.raises(NonFiniteGradientError):
+        GradientBalancer(net.trunk.parameters(), DDGBWeighting()).backward(losses)
+    assert all(p.grad is None for p in net.parameters())
+
+
+def gradients_of_unlike_graphs() -> dict[str, Tensor]:
+    """Rank 1 has no label for b, and a zero that meets its head's parameters in another order."""
+    import torch.distributed as dist
+
+    net = Net()
+    losses = net.losses(*(part.chunk(2)[dist.get_rank()] for part in batch()))
+    if dist.get_rank() == 1:
+        losses["c"] = sum(p.sum() for p in net.heads["c"].parameters()) * 0
+    own = torch.autograd.grad(sum(losses.values()), [*net.heads.parameters()], retain_graph=True)
+    GradientBalancer(net.trunk.parameters(), DDGBWeighting(), parameters=net.parameters()).backward(losses)
+    found = torch.cat([p.grad.reshape(-1) for p in net.heads.parameters()])
+    return {"found": found, "own": torch.cat([g.reshape(-1) for g in own])}
+
+
+@pytest.mark.slow
+def test_graphs_may_differ_where_parameters_are_named() -> None:
+    ranks = run_ranks(gradients_of_unlike_graphs, 2)
+    wanted = (ranks[0]["own"] + ranks[1]["own"]) / 2
+    assert all(torch.allclose(rank["found"], wanted, atol=1e-7) for rank in ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.distributed as dist
@@ -79,7 +80,8 @@ class _Exchange:
     def __init__(self, like: Sequence[Tensor]) -> None:
         self._numel = sum(tensor.numel() for tensor in like)
         whole = BUCKETS * world_size()
-        self._sent = like[0].new_zeros(-(-self._numel // whole) * whole)  # zeros stay behind the gradient
+        widest = reduce(torch.promote_types, (tensor.dtype for tensor in like))
+        self._sent = like[0].new_zeros(-(-self._numel // whole) * whole, dtype=widest)  # zeros stay behind the gradient
         self._received = torch.empty_like(self._sent)
         self._works: list[dist.Work] = []
 
