@@ -40,8 +40,8 @@ class GradientBalancer:
     :param every: find weights every so many steps. In between the last ones are applied at the border, at the cost of a plain
         backward: `features` must then be given.
     :param accumulation_steps: micro-batches a step, without an engine; an engine says it itself.
-    :param parameters: without an engine, which knows them: all of the model's, in the same order on every rank. None: those that the
-        losses reach, in the order of the graph, which must then be the same on every rank.
+    :param parameters: without an engine, which knows them: all of the model's, in the same order on every rank. None: those that
+        the losses reach, in the order of the graph, which must then be the same on every rank.
     :param normalise: bring the update to the length of the plain mean (`length`), or weights to a sum of 1 (`weights`), so that
         methods that sum and methods that average mean the same by a learning rate.
     :param on_non_finite: stop with an error, or skip the step, where a gradient has nan or inf.
