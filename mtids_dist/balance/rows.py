@@ -43,11 +43,6 @@ def weighted_sum(weights: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def widened(row: Row) -> Row:
-    """In float32 or wider: of micro-batches in bfloat16 the later ones would be rounded away."""
-    return [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in row]
-
-
 def add_to(total: Row, row: Row) -> None:
     """Takes the row's tensors one by one into the sum's: there is no room for another row."""
     for place, tensor in enumerate(row):
@@ -55,7 +50,7 @@ def add_to(total: Row, row: Row) -> None:
 
 
 def added(total: Tensor, gradient: Tensor) -> Tensor:
-    """Their sum, in float32 or wider."""
+    """Their sum, in float32 or wider: of micro-batches in bfloat16 the later ones would be rounded away."""
     return total.to(torch.promote_types(total.dtype, torch.float32)) + gradient
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtids_dist.balance.differentiate import AtBorder, at_parameters
 from mtids_dist.balance.gramians.agreement import Gramian
-from mtids_dist.balance.rows import Row, add_to, added, all_finite, combine, merged, widened
+from mtids_dist.balance.rows import Row, add_to, added, all_finite, combine, merged
 
 
 class Window(Protocol):
@@ -65,7 +65,7 @@ class ParameterWindow:
             if k < len(self._rows):
                 add_to(self._rows[k], row)
             else:
-                self._rows.append(row if ends else widened(row))
+                self._rows.append(row)
             del row  # else it would lie beside the sum through the next backward
             self.private = merged([*self.private.items(), *own])
             if ends:

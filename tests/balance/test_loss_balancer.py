@@ -178,3 +178,24 @@ def test_what_can_t_be_made_is_refused(name: str, options: dict[str, Any], told:
 def test_a_length_can_t_be_kept_without_a_gramian() -> None:
     with pytest.raises(ValueError, match="`normalise` must be none or weights where losses are weighted, found 'length'"):
         LossBalancer(make_scalarization("uw", 3), normalise="length")
+
+
+def test_a_backward_that_failed_leaves_nothing_behind() -> None:
+    net = Net()
+    balancer = LossBalancer(make_scalarization("equal", len(TASKS)), accumulation_steps=2)
+    with pytest.raises(RuntimeError):
+        balancer.backward({task: torch.ones(()) for task in TASKS})
+    told = [balancer.backward(net.losses(*batch(step))).complete for step in range(2)]
+    assert told == [False, True]
+    parts = [sum(net.losses(*batch(step)).values()) / len(TASKS) for step in range(2)]
+    wanted = torch.autograd.grad(sum(parts) / 2, net.trunk[0].weight)[0]
+    assert torch.allclose(net.trunk[0].weight.grad, wanted, atol=1e-7)
+
+
+def test_losses_after_a_step_are_of_the_same_tasks() -> None:
+    net = Net()
+    balancer = LossBalancer(make_scalarization("famo", len(TASKS)))
+    losses = net.losses(*batch())
+    balancer.backward(losses)
+    with pytest.raises(ValueError, match="the same tasks"):
+        balancer.after_step(dict(reversed(losses.items())))
