@@ -20,6 +20,7 @@ from mtids_dist.balance import (
     SketchGramian,
     make_weighting,
 )
+from mtids_dist.balance.rows import added
 
 
 def micro_batches(parts: int) -> list[tuple[Tensor, Tensor]]:
@@ -151,6 +152,13 @@ def test_every_rank_stops_at_a_nan_of_one_and_names_it(gramian: Gramian | None, 
     for told, skipped, moved in run_ranks(broken_on_one_rank, 2, gramian, every, True):
         assert (told, skipped) == ("", True)
         assert not moved.any()
+
+
+def test_small_additions_in_bfloat16_are_not_lost() -> None:
+    total = torch.tensor([256.0]).bfloat16()
+    for _ in range(3):
+        total = added(total, torch.tensor([0.5]).bfloat16())
+    assert total.item() == 257.5
 
 
 def test_what_balancing_did_is_told() -> None:
