@@ -31,10 +31,16 @@ class Node:
 
 
 def why_not() -> str | None:
-    """What keeps namespaces from being made here, if anything."""
+    """What keeps namespaces from being made here, if anything; one is made and removed."""
     if os.geteuid() != 0:
         return "needs root"
-    return next((f"needs `{tool}`" for tool in ("ip", "tc") if shutil.which(tool) is None), None)
+    if missing := next((tool for tool in ("ip", "tc") if shutil.which(tool) is None), None):
+        return f"needs `{missing}` (iproute2)"
+    try:
+        with nodes(1, megabits=1000):
+            return None
+    except subprocess.CalledProcessError as error:
+        return f"`{' '.join(error.cmd)}` is not allowed here"
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +14,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "balance"
 TASKS = 3
 MOST_BYTES = {"exact": 2.6, "sketch": 1.05, "representation": 1.01, "between": 1.01}
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")), reason="network namespaces need root and iproute2"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +22,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """On 2 and 4 ranks, a shared part of 2 million parameters."""
     path = tmp_path_factory.mktemp("costs") / "found.json"
     words = ["ranks", "--ranks", "2", "4", "--rounds", "9", "--json", str(path)]
-    subprocess.run([sys.executable, str(BENCHMARK), *words], check=True)
+    done = subprocess.run([sys.executable, str(BENCHMARK), *words], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 2 and "network namespaces:" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(path.read_text())["ranks"]
     return found
 
