@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-SKETCH_NUMBERS = 4096
+from mtids_dist.balance import SketchGramian
+
+SKETCH_NUMBERS = SketchGramian().m
 FLOAT32, FLOAT64 = 4, 8
 Run = Mapping[str, Any]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ class GradientBalancer:
     :param normalise: bring the update to the length of the plain mean (`length`), or weights to a sum of 1 (`weights`), so that
         methods that sum and methods that average mean the same by a learning rate.
     :param on_non_finite: stop with an error, or skip the step, where a gradient has nan or inf.
-    :raises ValueError: no shared parameters, a number below 1, or an engine with settings that can't work (`check_engine`).
+    :raises ValueError: no shared parameters, or some that are not among all, a number below 1, or an engine with settings that
+        can't work (`check_engine`).
 
     The objective is the mean over ranks and micro-batches of the losses passed in: with labels missing unevenly, pass a task's
     local sum of losses times (ranks x micro-batches) / (its labels in all of them), and on a rank without any a zero that hangs
@@ -79,6 +81,9 @@ class GradientBalancer:
         self._normalise, self._skips = normalise, on_non_finite == "skip"
         self._gramian: Gramian = gramian or ExactGramian()
         self._hand_over: HandOver = make_hand_over(engine, accumulation_steps, parameters)
+        known = self._hand_over.parameters()
+        if known is not None and not set(self._shared) <= set(known):
+            raise ValueError("every parameter in `shared` must be one of `parameters` (or of the engine's module), found others")
         self._tasks: tuple[str, ...] = ()
         self._window: Window | None = None
         self._losses = torch.zeros(())  # [K], summed over this step's micro-batches
@@ -169,9 +174,10 @@ class GradientBalancer:
         self._taken, self._losses = 0, torch.zeros((), device=self._device)
         finds = self._steps % self._every == 0
         if finds and not self._gramian.at_border:
-            return ParameterWindow(self._gramian, self._shared)
+            return ParameterWindow(self._gramian.agree(self._steps), self._shared)
         at_once = finds and self._hand_over.micro_batches == 1
-        return BorderWindow(self._gramian if finds else None, self._shared, None if at_once else self._known_weights())
+        agree = partial(self._gramian.agree, self._steps) if finds else None
+        return BorderWindow(agree, self._shared, None if at_once else self._known_weights())
 
     def _private(self, losses: Sequence[Tensor]) -> list[nn.Parameter]:
         shared = set(self._shared)

@@ -16,7 +16,7 @@ from mtids_dist.balance.handover import HandOver, make_hand_over
 from mtids_dist.balance.info import BalanceInfo
 from mtids_dist.balance.losses import check_losses, stacked
 from mtids_dist.balance.non_finite import NonFiniteGradientError, OnNonFinite, check_on_non_finite, describe
-from mtids_dist.balance.rows import merged
+from mtids_dist.balance.rows import all_finite, merged
 from mtids_dist.balance.scalarizations import learned_parameters
 
 _DWA_STATE = ("_loss_sum", "_n_batches", "_previous_averages")
@@ -194,7 +194,7 @@ class LossBalancer:
     def _end(self, weights: Tensor, losses: Sequence[Tensor]) -> BalanceInfo:
         gradients, broken = self._gradients, self._broken
         self._open()
-        finite = all(bool(gradient.isfinite().all()) for gradient in gradients.values())
+        finite = bool(all_finite(list(gradients.values())))
         on_ranks = from_each_rank(torch.tensor([finite], dtype=torch.uint8), losses[0].device)
         if broken or not on_ranks.all():
             return self._refuse(broken, on_ranks)

@@ -5,14 +5,14 @@ Legend: K tasks, N shared parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mtids_dist.balance.differentiate import AtBorder, at_parameters
-from mtids_dist.balance.gramians.agreement import Gramian
+from mtids_dist.balance.gramians.agreement import Agreement
 from mtids_dist.balance.rows import Row, add_to, added, all_finite, combine, merged
 
 
@@ -46,9 +46,9 @@ class ParameterWindow:
 
     is_weighted = False
 
-    def __init__(self, gramian: Gramian, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, agreement: Agreement, parameters: Sequence[nn.Parameter]) -> None:
         self.private: dict[nn.Parameter, Tensor] = {}
-        self._agreement, self._parameters = gramian.agree(), parameters
+        self._agreement, self._parameters = agreement, parameters
         self._rows: list[Row] = []
         self._micro_batches = 0
 
@@ -89,13 +89,13 @@ class ParameterWindow:
 class BorderWindow:
     """One backward through the shared part a micro-batch.
 
-    :param gramian: how to find weights, for this step where it is a single micro-batch, else for the next; None: not now.
+    :param agree: begins to find weights, for this step where it is a single micro-batch, else for the next; None: not now.
     :param weights: [K], applied to each micro-batch as it comes; None: those that are found, which takes a single micro-batch.
     """
 
-    def __init__(self, gramian: Gramian | None, parameters: Sequence[nn.Parameter], weights: Tensor | None) -> None:
+    def __init__(self, agree: Callable[[], Agreement] | None, parameters: Sequence[nn.Parameter], weights: Tensor | None) -> None:
         self.private: dict[nn.Parameter, Tensor] = {}
-        self._gramian, self._parameters, self._weights = gramian, parameters, weights
+        self._agree, self._parameters, self._weights = agree, parameters, weights
         self.is_weighted = weights is not None
         self._products: Tensor | None = None
         self._waiting: AtBorder | None = None
@@ -116,8 +116,8 @@ class BorderWindow:
         self.private = merged([*self.private.items(), *border.private])
         self._tasks = len(losses)
         self._micro_batches += 1
-        if self._gramian is not None:
-            self._observe(border, self._gramian)
+        if self._agree is not None:
+            self._observe(border, self._agree())
         if self._weights is None:
             self._waiting = border
         else:
@@ -142,8 +142,7 @@ class BorderWindow:
             return ~self._broken
         return all_finite(list(self.private.values())).expand(self._tasks)
 
-    def _observe(self, border: AtBorder, gramian: Gramian) -> None:
-        agreement = gramian.agree()
+    def _observe(self, border: AtBorder, agreement: Agreement) -> None:
         for row in border.rows:
             agreement.add(row)
         products = agreement.gramian()

@@ -141,6 +141,12 @@ def test_a_private_gradient_that_is_not_finite_stops_the_step() -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_shared_parameters_are_among_all() -> None:
+    net = Net()
+    with pytest.raises(ValueError, match="one of `parameters`"):
+        GradientBalancer(net.trunk.parameters(), DDGBWeighting(), parameters=net.heads.parameters())
+
+
 def gradients_of_unlike_graphs() -> dict[str, Tensor]:
     """Rank 1 has no label for b, and a zero that meets its head's parameters in another order."""
     import torch.distributed as dist

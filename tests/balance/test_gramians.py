@@ -21,8 +21,8 @@ SEED = 3
 DRAWS, ALLOWED, SHARE = 1000, 0.05, 0.95
 
 
-def agreed(gramian: Gramian, rows: Tensor) -> Tensor:
-    agreement = gramian.agree()
+def agreed(gramian: Gramian, rows: Tensor, step: int = 0) -> Tensor:
+    agreement = gramian.agree(step)
     for row in rows:
         agreement.add([row])
     return agreement.gramian()
@@ -111,7 +111,7 @@ def test_a_sketch_has_every_number() -> None:
 def test_steps_are_sketched_anew_and_runs_alike() -> None:
     rows = conflicting(0)
     one, other = SketchGramian(m=64), SketchGramian(m=64)
-    first, second = agreed(one, rows), agreed(one, rows)
+    first, second = agreed(one, rows, 0), agreed(one, rows, 1)
     assert not torch.equal(first, second)
     assert torch.equal(agreed(other, rows), first)
 

@@ -94,6 +94,14 @@ def test_steps_between_go_on_after_a_restart() -> None:
     assert torch.equal(after.weights, before.weights)
 
 
+def test_a_sketch_goes_on_after_a_restart() -> None:
+    net = Net()
+    first, second = (GradientBalancer(net.trunk.parameters(), DDGBWeighting(), gramian=SketchGramian(64)) for _ in range(2))
+    first.backward(net.losses(*batch()))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(*(balancer.backward(net.losses(*batch(1))).gramian for balancer in (first, second)))
+
+
 @pytest.mark.parametrize(
     ("options", "told"), [({"every": 2}, "every=2"), ({"gramian": RepresentationGramian()}, r"RepresentationGramian\(\)")]
 )

@@ -35,8 +35,8 @@ class Gramian(Protocol):
     at_border: bool
     """Whether rows are gradients at the border tensors between shared and private parts, instead of at the shared parameters."""
 
-    def agree(self) -> Agreement:
-        """Begins a step."""
+    def agree(self, step: int) -> Agreement:
+        """Begins a step, the same one on every rank; its number is what random draws depend on."""
         ...
 
     def bytes_sent(self, num_tasks: int, num_parameters: int) -> int:

@@ -29,7 +29,7 @@ class ExactGramian:
 
     at_border = False
 
-    def agree(self) -> _Shares:
+    def agree(self, step: int) -> _Shares:  # noqa: ARG002  # nothing is drawn
         """See `Gramian.agree`."""
         return _Shares()
 

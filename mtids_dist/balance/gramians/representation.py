@@ -23,7 +23,7 @@ class RepresentationGramian:
 
     at_border = True
 
-    def agree(self) -> _Products:
+    def agree(self, step: int) -> _Products:  # noqa: ARG002  # nothing is drawn
         """See `Gramian.agree`."""
         return _Products()
 

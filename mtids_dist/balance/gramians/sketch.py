@@ -38,13 +38,12 @@ class SketchGramian:
     def __init__(self, m: int = 4096, seed: int = 0) -> None:
         if m < 1:
             raise ValueError(f"`m` must be at least 1, found {m!r}")
-        self.m, self.seed, self._steps = m, seed, 0
+        self.m, self.seed = m, seed
         self._pattern = torch.empty(0)
 
-    def agree(self) -> _Sketches:
+    def agree(self, step: int) -> _Sketches:
         """See `Gramian.agree`."""
-        self._steps += 1
-        return _Sketches(self)
+        return _Sketches(self, step)
 
     def bytes_sent(self, num_tasks: int, num_parameters: int) -> int:  # noqa: ARG002  # whatever the network's size
         """See `Gramian.bytes_sent`: an all-reduce of K m float32 numbers sends twice (R - 1) / R of them."""
@@ -62,10 +61,6 @@ class SketchGramian:
             self._pattern = (2.0 * torch.randint(2, (2 * length,), generator=generator) - 1).to(device)
         return self._pattern
 
-    def places(self) -> random.Random:
-        """Draws where this step's blocks go; the same for each of its rows."""
-        return random.Random(f"{self.seed} {self._steps}")  # noqa: S311  # no secret
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(m={self.m!r}, seed={self.seed!r})"
 
@@ -73,8 +68,8 @@ class SketchGramian:
 class _Sketches:
     """Projects all rows at the end, block by block, so that each stretch of the pattern is read once."""
 
-    def __init__(self, gramian: SketchGramian) -> None:
-        self._gramian = gramian
+    def __init__(self, gramian: SketchGramian, step: int) -> None:
+        self._gramian, self._step = gramian, step
         self._rows: list[Sequence[Tensor]] = []
 
     def add(self, row: Sequence[Tensor]) -> None:
@@ -88,7 +83,8 @@ class _Sketches:
 
     def _projected(self) -> Tensor:
         """[K, m] in float32 or wider."""
-        m, draw, first = self._gramian.m, self._gramian.places(), self._rows[0][0]
+        m, first = self._gramian.m, self._rows[0][0]
+        draw = random.Random(f"{self._gramian.seed} {self._step}")  # noqa: S311  # where blocks go is no secret
         length, stride = BLOCKS[first.device.type != "cpu"], m - draw.randrange(m // 8 + 1)
         pattern = self._gramian.pattern(length, first.device)
         wide = torch.promote_types(first.dtype, torch.float32)
