@@ -14,6 +14,8 @@ from torch import Tensor
 
 PIECES = 1 << 16, 1 << 22
 """Numbers of a row that are taken to float64 at a time, on a CPU and on an accelerator."""
+SMALL = 1 << 13
+"""Numbers in a tensor below which it shares a piece with others: most parameters of a network are norms and biases."""
 
 
 class Agreement(Protocol):
@@ -50,22 +52,27 @@ class Gramian(Protocol):
 
 def inner_products(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     """J J^T [K, K] in float64 on the CPU, of rows that are lists of tensors in any precision."""
-    products = [
-        torch.stack([torch.dot(a, b) for a, b in combinations_with_replacement([piece.double() for piece in pieces], 2)])
-        for pieces in zip(*(pieces_of(row, *PIECES) for row in rows), strict=True)
-    ]
+    products = []
+    length = min(length_on(rows[0][0].device, PIECES), sum(tensor.numel() for tensor in rows[0]))
+    room = rows[0][0].new_empty(
+        len(rows), length, dtype=torch.float64
+    )  # new memory for each piece would cost more than the piece
+    for pieces in zip(*(pieces_of(row, length) for row in rows), strict=True):
+        wide = [mine[: len(piece)].copy_(piece) for mine, piece in zip(room, pieces, strict=True)]
+        products.append(torch.stack([torch.dot(a, b) for a, b in combinations_with_replacement(wide, 2)]))
     upper = torch.triu_indices(len(rows), len(rows))
     gramian = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     gramian[upper[0], upper[1]] = torch.stack(products).sum(dim=0).cpu()
     return gramian + gramian.triu(1).T
 
 
-def pieces_of(row: Sequence[Tensor], cpu: int, accelerator: int) -> Iterator[Tensor]:
-    """A row as 1-D pieces of a length that depends on where it lies: caches are small, kernels take long to start.
+def length_on(device: torch.device, lengths: tuple[int, int]) -> int:
+    """The one for a CPU, whose caches are small, or the one for an accelerator, whose kernels take long to start."""
+    return lengths[device.type != "cpu"]
 
-    Tensors smaller than that share pieces: most parameters of a network are norms and biases.
-    """
-    length = cpu if row[0].device.type == "cpu" else accelerator
-    small = [tensor.reshape(-1) for tensor in row if tensor.numel() < length]
-    for tensor in (*(t.reshape(-1) for t in row if t.numel() >= length), *([torch.cat(small)] if small else [])):
+
+def pieces_of(row: Sequence[Tensor], length: int) -> Iterator[Tensor]:
+    """A row as 1-D pieces that are no longer than that."""
+    small = [tensor.reshape(-1) for tensor in row if tensor.numel() < SMALL]
+    for tensor in (*(t.reshape(-1) for t in row if t.numel() >= SMALL), *([torch.cat(small)] if small else [])):
         yield from tensor.split_with_sizes([min(length, len(tensor) - start) for start in range(0, len(tensor), length)])

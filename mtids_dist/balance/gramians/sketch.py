@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtids_dist.balance.collectives import rank_sum, world_size
-from mtids_dist.balance.gramians.agreement import inner_products, pieces_of
+from mtids_dist.balance.gramians.agreement import inner_products, length_on, pieces_of
 
 BLOCKS = 1 << 18, 1 << 22
 """Coordinates that are projected at a time, on a CPU and on an accelerator."""
@@ -39,7 +39,7 @@ class SketchGramian:
         if m < 1:
             raise ValueError(f"`m` must be at least 1, found {m!r}")
         self.m, self.seed = m, seed
-        self._pattern = torch.empty(0)
+        self._pattern = self._room = torch.empty(0)
 
     def agree(self, step: int) -> _Sketches:
         """See `Gramian.agree`."""
@@ -51,7 +51,7 @@ class SketchGramian:
         return 4 * num_tasks * self.m * 2 * (ranks - 1) // ranks
 
     def bytes_kept(self, num_tasks: int, num_parameters: int) -> int:
-        """See `Gramian.bytes_kept`: K rows of float32; the pattern of a few MiB comes on top."""
+        """See `Gramian.bytes_kept`: K rows of float32; a few MiB come on top."""
         return 4 * num_tasks * num_parameters
 
     def pattern(self, length: int, device: torch.device) -> Tensor:
@@ -60,6 +60,13 @@ class SketchGramian:
             generator = torch.Generator().manual_seed(self.seed)
             self._pattern = (2.0 * torch.randint(2, (2 * length,), generator=generator) - 1).to(device)
         return self._pattern
+
+    def room(self, num_tasks: int, length: int, like: Tensor) -> Tensor:
+        """[K, length] in float32 or wider, used again in each step: new memory costs more than what is written there."""
+        wide = torch.promote_types(like.dtype, torch.float32)
+        if self._room.shape != (num_tasks, length) or (self._room.dtype, self._room.device) != (wide, like.device):
+            self._room = torch.empty(num_tasks, length, dtype=wide, device=like.device)
+        return self._room
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(m={self.m!r}, seed={self.seed!r})"
@@ -85,13 +92,12 @@ class _Sketches:
         """[K, m] in float32 or wider."""
         m, first = self._gramian.m, self._rows[0][0]
         draw = random.Random(f"{self._gramian.seed} {self._step}")  # noqa: S311  # where blocks go is no secret
-        length, stride = BLOCKS[first.device.type != "cpu"], m - draw.randrange(m // 8 + 1)
+        length, stride = length_on(first.device, BLOCKS), m - draw.randrange(m // 8 + 1)
         pattern = self._gramian.pattern(length, first.device)
-        wide = torch.promote_types(first.dtype, torch.float32)
-        signed = torch.empty(len(self._rows), length, dtype=wide, device=first.device)
+        signed = self._gramian.room(len(self._rows), length, first)
         # What goes on beyond the last bucket lies behind it and is folded back once.
         twice = signed.new_zeros(len(self._rows), 2 * m)
-        for pieces in zip(*(pieces_of(row, *BLOCKS) for row in self._rows), strict=True):
+        for pieces in zip(*(pieces_of(row, length) for row in self._rows), strict=True):
             size, start = len(pieces[0]), draw.randrange(length)
             for room, piece in zip(signed, pieces, strict=True):
                 torch.mul(piece, pattern[start : start + size], out=room[:size])
