@@ -1,6 +1,6 @@
 """What balancing costs: in one process beside TorchJD and LibMTL's way, and over ranks in network namespaces.
 
-    python benchmarks/balance                       everything, 10 minutes on two cores; root and iproute2 for the ranks
+    python benchmarks/balance                       everything, 13 minutes on two cores; root and iproute2 for the ranks
     python benchmarks/balance costs --tasks 3       one process only, printed
     python benchmarks/balance ranks --ranks 2 4     bytes, seconds and peak memory over ranks only, printed
     python benchmarks/balance page                  the page and the picture anew, from balance.json
@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,9 @@ def main() -> None:
     if o.part in ("all", "ranks") and (reason := why_not()):
         print(f"network namespaces: {reason}; `costs` goes without", file=sys.stderr)
         raise SystemExit(2)
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(o.threads)
     document: dict[str, Any] = {"torch": torch.__version__, "machine": machine(), "threads": o.threads, "seed": SEED}
     if o.part in ("all", "costs"):
-        document["costs"] = table(o.tasks, o.rounds, told)
+        document["costs"] = table(o.tasks, o.rounds, o.threads, told)
     if o.part in ("all", "ranks"):
         document["ranks"] = over_ranks(o.ranks, max(3, o.rounds // 3), o.megabits)
     if o.part == "all":
