@@ -159,7 +159,8 @@ class GradientBalancer:
         self._check_features(window, features)
         ends = self._hand_over.ends_window(self._taken)
         window.take(losses, features, self._private(losses), ends=ends)
-        self._losses = self._losses + stacked(losses)
+        if isinstance(self._weighting, SeesLosses):
+            self._losses = self._losses + stacked(losses)
         self._taken += 1
         return self._end(window, losses) if ends else self._info(self._known_weights(), balanced=False, complete=False)
 
@@ -186,19 +187,37 @@ class GradientBalancer:
 
     def _end(self, window: Window, losses: Sequence[Tensor]) -> BalanceInfo:
         self._window = None
-        gramian = window.gramian()
-        if gramian is not None and not gramian.isfinite().all():
-            return self._refuse(window)
-        if isinstance(window, ParameterWindow) and not self._private_finite_everywhere(window):
+        gramian, intact = self._agreed(window)
+        if not intact:
             return self._refuse(window)
         weights = self._weights_for(window, gramian)
         shared = window.shared(weights)
-        if isinstance(window, BorderWindow) and not self._finite_everywhere(window).all():
-            return self._refuse(window)
         gradients = [(p, g) for p, g in zip(self._shared, shared, strict=True) if g is not None]
-        self._hand_over.give(stacked(losses).mean(), [*gradients, *window.private.items()])
+        gradients += window.private.items()
+        if isinstance(window, BorderWindow) and not self._all_intact([gradient for _, gradient in gradients]):
+            return self._refuse(window)
+        self._hand_over.give(stacked(losses).mean(), gradients)
         self._steps += 1
         return self._info(weights, balanced=gramian is not None)
+
+    def _agreed(self, window: Window) -> tuple[Tensor | None, bool]:
+        """The Gramian [K, K] on the CPU, and whether no rank has a broken gradient so far; a collective.
+
+        One sum over the ranks and one wait for the device: beside their parts of the Gramian, which nan or inf in a shared
+        gradient would have spoilt, ranks send whether a private one has any. What comes through the border is looked at later.
+        """
+        part = window.part()
+        if part is None:
+            return None, True
+        unseen = [] if isinstance(window, BorderWindow) else list(window.private.values())
+        broken = ~all_finite(unseen).to(part.device)
+        total = rank_sum(torch.cat([part.reshape(-1), broken.to(part.dtype)[None]]), self._device).cpu()
+        return total[:-1].view_as(part), bool(total.isfinite().all() & (total[-1] == 0))
+
+    def _all_intact(self, gradients: Sequence[Tensor]) -> bool:
+        """Whether no rank has nan or inf in these; a collective, and a wait for the device."""
+        broken = ~all_finite(gradients).to(self._device)
+        return not rank_sum(broken.to(torch.float32)[None], self._device).item()
 
     def _weights_for(self, window: Window, gramian: Tensor | None) -> Tensor:
         """Finds weights where there is a Gramian; those that this step is weighted with."""
@@ -219,18 +238,9 @@ class GradientBalancer:
         count = len(self._tasks)
         return torch.full((count,), 1.0 / count, dtype=torch.float64) if self._last is None else self._last[0]
 
-    def _private_finite_everywhere(self, window: Window) -> bool:
-        """A collective: the Gramian says nothing of private gradients, and they are spoilt on one rank only."""
-        mine = all_finite(list(window.private.values())).to(torch.uint8)
-        return bool(from_each_rank(mine, self._device).all())
-
-    def _finite_everywhere(self, window: Window) -> Tensor:
-        """[R, K]: a collective, of a number a task."""
-        return from_each_rank(window.finite().to(torch.uint8), self._device).bool()
-
     def _refuse(self, window: Window) -> BalanceInfo:
-        broken = (~self._finite_everywhere(window)).nonzero().tolist()
-        where = describe(broken, self._tasks)
+        finite = from_each_rank(window.finite().to(torch.uint8), self._device)  # [R, K]
+        where = describe((finite == 0).nonzero().tolist(), self._tasks)
         if not self._skips:
             raise NonFiniteGradientError(f"the gradient of {where} is not finite (nan or inf)")
         self._hand_over.skip()

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtids_dist.balance.rows import Row, all_finite, filled, weighted_sum
+from mtids_dist.balance.rows import Row, all_finite, filled, merged, weighted_sum
 
-PrivateGradients = list[tuple[nn.Parameter, Tensor]]
+PrivateGradients = dict[nn.Parameter, Tensor]
 
 
 def at_parameters(
@@ -33,23 +33,24 @@ class AtBorder:
     def __init__(self, losses: Sequence[Tensor], features: Sequence[Tensor], private: Sequence[nn.Parameter]) -> None:
         self._features = [feature for feature in features if feature.requires_grad]
         self.rows: list[Row] = []
-        self.private: PrivateGradients = []
+        self.private: PrivateGradients = {}
         for k, loss in enumerate(losses):
             wanted = [*self._features, *private]
             gradients = torch.autograd.grad(loss, wanted, retain_graph=k < len(losses) - 1, allow_unused=True)
             at_border = zip(self._features, gradients[: len(self._features)], strict=True)
             self.rows.append([torch.zeros_like(feature) if g is None else g for feature, g in at_border])
-            self.private += _reached(private, gradients[len(self._features) :])
+            self.private = merged(self.private, _reached(private, gradients[len(self._features) :]))
 
     def finite(self) -> Tensor:
-        """[K] whether each task's gradient at the border is free of nan and inf; reads all of them."""
+        """[K] whether each task's gradient at the border is free of nan and inf."""
         return torch.stack([all_finite(row) for row in self.rows])
 
     def shared_gradients(self, weights: Tensor, shared: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """The gradient of sum_k w_k L_k on the shared parameters."""
-        combined = [weighted_sum(weights, of_one).to(of_one[0].dtype) for of_one in zip(*self.rows, strict=True)]
+        sums = weighted_sum(weights, self.rows)
+        combined = [total.to(feature.dtype) for total, feature in zip(sums, self._features, strict=True)]
         return list(torch.autograd.grad(self._features, shared, grad_outputs=combined, allow_unused=True))
 
 
 def _reached(private: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> PrivateGradients:
-    return [(parameter, gradient) for parameter, gradient in zip(private, gradients, strict=True) if gradient is not None]
+    return {parameter: gradient for parameter, gradient in zip(private, gradients, strict=True) if gradient is not None}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mtids_dist.balance.collectives import start_sum, world_size
 from mtids_dist.balance.deepspeed_limits import check_engine
-from mtids_dist.balance.rows import unshared
+from mtids_dist.balance.rows import scaled, unshared
 
 _IN_USE = -1
 """Stands among the ids of submodules that work with a parameter; no module has it."""
@@ -178,11 +178,11 @@ class _Prepared(torch.autograd.Function):
     """A scalar whose gradients are given; grad_output carries loss scale and accumulation factor."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *parameters: nn.Parameter) -> Tensor:  # noqa: ARG004  # backward needs their place
-        ctx.gradients = gradients
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *parameters: nn.Parameter) -> Tensor:
+        ctx.gradients, ctx.dtypes = gradients, [parameter.dtype for parameter in parameters]
         return loss.detach().clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         (scale,) = grad_outputs
-        return (None, None, *(gradient * scale for gradient in ctx.gradients))
+        return (None, None, *scaled(ctx.gradients, scale, ctx.dtypes))

@@ -74,7 +74,8 @@ class LossBalancer:
         self._tasks: tuple[str, ...] = ()
         self._known: Tensor | None = None  # the last losses [K], nan for a task that had none yet
         self._gradients: dict[nn.Parameter, Tensor] = {}
-        self._broken: list[list[int]] = []  # rank and task
+        self._finite: Tensor | None = None  # [K] whether this rank's losses were, in every micro-batch
+        self._last: Tensor | None = None  # weights [K] of the last step, on the CPU
         self._taken = 0
 
     @property
@@ -95,7 +96,7 @@ class LossBalancer:
             with self._hand_over.whole():
                 weights = self._take(values)
                 self._taken += 1
-                return self._end(weights, values) if ends else self._info(weights, complete=False)
+                return self._end(weights, values) if ends else self._info(complete=False)
         except BaseException:
             self._open()  # what there is of a micro-batch that failed is not to be added to
             raise
@@ -108,7 +109,7 @@ class LossBalancer:
         """
         check_losses(losses, self._tasks)
         if isinstance(self._scalarization, FAMO):
-            mean, _ = self._shown(self._mean(list(losses.values())))
+            mean, _ = self._shown(self._mean(stacked(list(losses.values()))))
             self._scalarization.update(mean)
 
     def end_epoch(self) -> None:
@@ -144,22 +145,20 @@ class LossBalancer:
         self._open()
 
     def _open(self) -> None:
-        self._gradients, self._broken, self._taken = {}, [], 0
+        self._gradients, self._finite, self._taken = {}, None, 0
 
     def _take(self, losses: Sequence[Tensor]) -> Tensor:
-        """Differentiates a micro-batch; its weights [K]."""
-        mean = self._mean(losses)
-        if not mean.isfinite().all():
-            finite = from_each_rank(stacked(losses).isfinite().to(torch.uint8), mean.device).bool()
-            self._broken += (~finite).nonzero().tolist()
-            return torch.full_like(mean, math.nan)
-        weights = self._scalarize(mean)
-        total = (torch.stack(list(losses)) * weights.to(losses[0])).sum()
-        known = self._hand_over.parameters()
-        parameters = [p for p in (leaves_of(losses) if known is None else known) if p not in set(self._learned)]
+        """Differentiates a micro-batch; its weights [K], on the losses' device."""
+        mine = stacked(losses)
+        finite = mine.isfinite()
+        self._finite = finite if self._finite is None else self._finite & finite
+        weights = self._scalarize(self._mean(mine))
+        total = (torch.stack(list(losses)) * weights.to(mine)).sum()
+        known, learned = self._hand_over.parameters(), set(self._learned)
+        parameters = [p for p in (leaves_of(losses) if known is None else known) if p not in learned]
         found = torch.autograd.grad(total, parameters, allow_unused=True)
-        reached = [(p, g) for p, g in zip(parameters, found, strict=True) if g is not None]
-        self._gradients = merged([*self._gradients.items(), *reached])
+        reached = {p: g for p, g in zip(parameters, found, strict=True) if g is not None}
+        self._gradients = merged(self._gradients, reached)
         return weights
 
     def _scalarize(self, mean: Tensor) -> Tensor:
@@ -169,50 +168,59 @@ class LossBalancer:
         with torch.enable_grad():
             total = self._scalarization(shown)
             weights, *learned = torch.autograd.grad(total, [shown, *self._learned])
-        for parameter, gradient in zip(self._learned, learned, strict=True):
-            own = torch.where(active.to(gradient.device), gradient, 0.0)
-            self._gradients = merged([*self._gradients.items(), (parameter, own)])
+        own = {p: torch.where(active.to(g.device), g, 0.0) for p, g in zip(self._learned, learned, strict=True)}
+        self._gradients = merged(self._gradients, own)
         if isinstance(self._scalarization, Random):
             weights = from_rank_zero(weights, mean.device)
-        if self._normalise == "weights" and weights.sum() > 0:
-            weights = weights / weights.sum()
+        if self._normalise == "weights":
+            weights = torch.where(weights.sum() > 0, weights / weights.sum(), weights)
         return weights.detach()
 
     def _shown(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses [K] that the scalarization sees, in the precision of its vectors, and which tasks have one in this step."""
-        active = mean != 0
+        """The losses [K] that the scalarization sees, in the precision of its vectors, and which tasks have one in this step.
+
+        A task whose loss is broken on some rank has none: the step will be refused, and what the scalarization keeps stays whole.
+        """
+        active = mean.isfinite() & (mean != 0)
         before = torch.full_like(mean, math.nan) if self._known is None else self._known.to(mean)
         self._known = torch.where(active, mean, before)
-        # A task that had no loss yet is an average one.
-        filler = self._known.nanmean() if not self._known.isnan().all() else torch.ones_like(mean[0])
+        # A task that had no loss yet is an average one; 1 where none had.
+        filler = self._known.nanmean().nan_to_num(nan=1.0)
         return torch.where(self._known.isnan(), filler, self._known).float(), active
 
-    def _mean(self, losses: Sequence[Tensor]) -> Tensor:
-        mine = stacked(losses).double()
+    def _mean(self, losses: Tensor) -> Tensor:
+        mine = losses.double()
         return rank_sum(mine, mine.device) / world_size()
 
     def _end(self, weights: Tensor, losses: Sequence[Tensor]) -> BalanceInfo:
-        gradients, broken = self._gradients, self._broken
+        gradients, finite = self._gradients, self._finite
+        assert finite is not None, "a step has at least one micro-batch"
         self._open()
-        finite = bool(all_finite(list(gradients.values())))
-        on_ranks = from_each_rank(torch.tensor([finite], dtype=torch.uint8), losses[0].device)
-        if broken or not on_ranks.all():
-            return self._refuse(broken, on_ranks)
+        # One sum over the ranks and one wait for the device: how many ranks have what is broken, and the weights, equal on all.
+        broken = torch.stack([~finite.all(), ~all_finite(list(gradients.values())).to(finite.device)]).double()
+        told = torch.cat([rank_sum(broken, broken.device), weights.double()]).cpu()
+        if told[:2].any():
+            return self._refuse(finite, broken[1])
+        self._last = told[2:]
         self._hand_over.give(stacked(losses).mean(), list(gradients.items()))
-        return self._info(weights)
+        return self._info()
 
-    def _refuse(self, broken: list[list[int]], on_ranks: Tensor) -> BalanceInfo:
+    def _refuse(self, finite: Tensor, broken: Tensor) -> BalanceInfo:
+        """`finite`: [K], of this rank's losses; `broken`: whether its gradient is, which may be all that there is to tell."""
+        on_ranks = from_each_rank(torch.cat([(~finite).double(), broken[None]]), finite.device)
         if not self._skips:
-            ranks = ", ".join(str(rank) for rank in (on_ranks[:, 0] == 0).nonzero()[:, 0].tolist())
-            where = describe(broken, self._tasks) if broken else f"the weighted loss on rank {ranks}"
+            tasks, ranks = on_ranks[:, :-1].nonzero().tolist(), on_ranks[:, -1].nonzero()[:, 0].tolist()
+            where = describe(tasks, self._tasks) if tasks else f"the weighted loss on rank {', '.join(map(str, ranks))}"
             raise NonFiniteGradientError(f"the gradient of {where} is not finite (nan or inf)")
         self._hand_over.skip()
-        return self._info(torch.full((len(self._tasks),), math.nan), skipped=True)
+        return self._info(skipped=True)
 
-    def _info(self, weights: Tensor, **more: bool) -> BalanceInfo:
+    def _info(self, **more: bool) -> BalanceInfo:
+        """Weights are those of the last complete step; nan before the first."""
         count = len(self._tasks)
         nothing = torch.full((count, count), math.nan, dtype=torch.float64)
-        return BalanceInfo(tasks=self._tasks, weights=weights.double().cpu(), gramian=nothing, **more)
+        weights = nothing[0] if self._last is None else self._last
+        return BalanceInfo(tasks=self._tasks, weights=weights, gramian=nothing, **more)
 
 
 def _state_of(scalarization: Scalarizer) -> dict[str, Any]:

@@ -5,12 +5,15 @@ Under ZeRO-3 a parameter may be a stub: its whole shape counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 Row = list[Tensor]
+NARROW = (torch.bfloat16, torch.float16)
+BUCKET = 1 << 22
+"""Numbers that are added up in one call: enough for an accelerator, and little beside a large network's gradients."""
 
 
 def numel(parameter: nn.Parameter) -> int:
@@ -24,34 +27,85 @@ def filled(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter
 
 
 def combine(weights: Tensor, rows: Sequence[Row]) -> Row:
-    """sum_k w_k row_k, in float32 or wider. Takes the rows apart: what is in the sum is freed at once.
+    """sum_k w_k row_k, in float32 or wider. Takes the rows apart: what is in the sum is freed before the next bucket is made.
 
     Nothing is done in place, here and below: gradients out of autograd may share memory with each other or with the graph.
     """
     found: Row = []
     while rows[0]:
-        found.append(weighted_sum(weights, [row.pop() for row in rows]))
+        size = _last_bucket(rows[0])
+        bucket = [row[-size:] for row in rows]
+        for row in rows:
+            del row[-size:]
+        found += weighted_sum(weights, bucket)[::-1]
     return found[::-1]
 
 
-def weighted_sum(weights: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """sum_k w_k tensor_k in the tensors' shape, in float32 or wider."""
+def weighted_sum(weights: Tensor, rows: Sequence[Sequence[Tensor]]) -> Row:
+    """sum_k w_k row_k in the tensors' shapes, in float32 or wider.
+
+    :param weights: [K] on the CPU, so that nothing waits for a device.
+    """
     first, *others = weights.tolist()
-    total = torch.mul(tensors[0].to(torch.promote_types(tensors[0].dtype, torch.float32)), first)
-    for weight, tensor in zip(others, tensors[1:], strict=True):
-        total.add_(tensor, alpha=weight)
-    return total
+    total = torch._foreach_mul(widened(rows[0]), first)
+    for weight, row in zip(others, rows[1:], strict=True):
+        torch._foreach_add_(total, widened(row), alpha=weight)
+    return list(total)
+
+
+def widened(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors in float32, or in their own precision where that is wider."""
+    narrow = [place for place, tensor in enumerate(tensors) if tensor.dtype in NARROW]
+    found = list(tensors)
+    if narrow:
+        wide = [torch.empty_like(tensors[place], dtype=torch.float32) for place in narrow]
+        torch._foreach_copy_(wide, [tensors[place] for place in narrow])
+        for place, tensor in zip(narrow, wide, strict=True):
+            found[place] = tensor
+    return found
 
 
 def add_to(total: Row, row: Row) -> None:
-    """Takes the row's tensors one by one into the sum's: there is no room for another row."""
-    for place, tensor in enumerate(row):
-        total[place] = added(total[place], tensor)
+    """Takes the row's tensors bucket by bucket into the sum's, in float32 or wider: there is no room for another row.
+
+    Of micro-batches in bfloat16 the later ones would be rounded away.
+    """
+    end = len(total)
+    while end:
+        start = end - _last_bucket(total[:end])
+        total[start:end] = added(total[start:end], row[start:end])
+        end = start
 
 
-def added(total: Tensor, gradient: Tensor) -> Tensor:
-    """Their sum, in float32 or wider: of micro-batches in bfloat16 the later ones would be rounded away."""
-    return total.to(torch.promote_types(total.dtype, torch.float32)) + gradient
+def added(total: Sequence[Tensor], gradients: Sequence[Tensor]) -> Row:
+    """The sums, in float32 or wider."""
+    return list(torch._foreach_add(widened(total), widened(gradients))) if total else []
+
+
+def _last_bucket(row: Sequence[Tensor]) -> int:
+    """How many of the last tensors make a bucket: at least one, and at most `BUCKET` numbers where they are more."""
+    numbers = 0
+    for count, tensor in enumerate(reversed(row)):
+        numbers += tensor.numel()
+        if numbers > BUCKET:
+            return max(count, 1)
+    return len(row)
+
+
+def scaled(gradients: Sequence[Tensor], factor: Tensor, dtypes: Sequence[torch.dtype]) -> Row:
+    """New tensors: each gradient times a scalar, then rounded to its parameter's precision."""
+    places: dict[tuple[torch.dtype, torch.dtype], list[int]] = {}
+    for place, kinds in enumerate(zip((gradient.dtype for gradient in gradients), dtypes, strict=True)):
+        places.setdefault(kinds, []).append(place)
+    found = list(gradients)
+    for (mine, wanted), group in places.items():  # of one kind each, which is what one kernel takes
+        products = torch._foreach_mul([gradients[place] for place in group], factor.to(mine))
+        if mine != wanted:
+            exact, products = products, tuple(torch.empty_like(product, dtype=wanted) for product in products)
+            torch._foreach_copy_(products, exact)
+        for place, product in zip(group, products, strict=True):
+            found[place] = product
+    return found
 
 
 def unshared(gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -67,17 +121,18 @@ def unshared(gradients: Sequence[Tensor]) -> list[Tensor]:
 
 
 def all_finite(tensors: Sequence[Tensor]) -> Tensor:
-    """A scalar: whether none has nan or inf, by the least and the largest element, which show both and are quick to find."""
-    ends = [torch.stack(torch.aminmax(tensor)) for tensor in tensors if tensor.numel()]
-    return torch.cat(ends).isfinite().all() if ends else torch.tensor(True)
+    """A scalar: whether none has nan or inf, or numbers so large that its norm has.
+
+    Norms of all tensors are one call, and as quick as to look for the largest number.
+    """
+    return torch.stack(torch._foreach_norm(list(tensors))).isfinite().all() if tensors else torch.tensor(True)
 
 
-def merged(gradients: Sequence[tuple[nn.Parameter, Tensor]]) -> dict[nn.Parameter, Tensor]:
-    """One gradient a parameter: the sum, where several losses reach the same one."""
-    found: dict[nn.Parameter, Tensor] = {}
-    for parameter, gradient in gradients:
-        found[parameter] = added(found[parameter], gradient) if parameter in found else gradient
-    return found
+def merged(found: Mapping[nn.Parameter, Tensor], more: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parameter, Tensor]:
+    """One gradient a parameter: the sum, where both have one."""
+    both = [parameter for parameter in more if parameter in found]
+    sums = added([found[parameter] for parameter in both], [more[parameter] for parameter in both])
+    return {**found, **more, **dict(zip(both, sums, strict=True))}
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from mtids_dist.balance.differentiate import AtBorder, at_parameters
 from mtids_dist.balance.gramians.agreement import Agreement
-from mtids_dist.balance.rows import Row, add_to, added, all_finite, combine, merged
+from mtids_dist.balance.rows import Row, add_to, all_finite, combine, merged
 
 
 class Window(Protocol):
-    """Sums over the micro-batches of a step."""
+    """Sums over the micro-batches of a step. Nothing here waits for a device."""
 
     private: dict[nn.Parameter, Tensor]
     """Each private parameter's gradient, of its own losses only."""
@@ -28,8 +28,9 @@ class Window(Protocol):
         """Differentiates a micro-batch; `ends`: it is the last one."""
         ...
 
-    def gramian(self) -> Tensor | None:
-        """The Gramian [K, K] of the step, averaged over ranks; None where no weights are to be found. A collective."""
+    def part(self) -> Tensor | None:
+        """This rank's part [K, K] of the step's Gramian, on its device; the parts of all ranks add up to it. None where no
+        weights are to be found. A collective."""
         ...
 
     def shared(self, weights: Tensor) -> list[Tensor | None]:
@@ -67,14 +68,14 @@ class ParameterWindow:
             else:
                 self._rows.append(row)
             del row  # else it would lie beside the sum through the next backward
-            self.private = merged([*self.private.items(), *own])
+            self.private = merged(self.private, own)
             if ends:
                 self._agreement.add(self._rows[k])
         self._micro_batches += 1
 
-    def gramian(self) -> Tensor:
-        """See `Window.gramian`."""
-        return self._agreement.gramian() / self._micro_batches**2
+    def part(self) -> Tensor:
+        """See `Window.part`."""
+        return self._agreement.part() / self._micro_batches**2
 
     def shared(self, weights: Tensor) -> list[Tensor | None]:
         """See `Window.shared`."""
@@ -83,7 +84,7 @@ class ParameterWindow:
     def finite(self) -> Tensor:
         """See `Window.finite`; a broken private gradient counts for every task, as far as no task is broken by itself."""
         shared = torch.stack([all_finite(row) for row in self._rows])
-        return shared & all_finite(list(self.private.values())).to(shared.device) if shared.all() else shared
+        return torch.where(shared.all(), all_finite(list(self.private.values())).to(shared.device), shared)
 
 
 class BorderWindow:
@@ -97,11 +98,11 @@ class BorderWindow:
         self.private: dict[nn.Parameter, Tensor] = {}
         self._agree, self._parameters, self._weights = agree, parameters, weights
         self.is_weighted = weights is not None
-        self._products: Tensor | None = None
+        self._part: Tensor | None = None
         self._waiting: AtBorder | None = None
-        self._shared: list[Tensor | None] = [None] * len(parameters)
-        self._broken: Tensor | None = None  # [K] tasks with nan or inf in a micro-batch
-        self._micro_batches, self._tasks = 0, 0
+        self._shared: dict[nn.Parameter, Tensor] = {}
+        self._finite: Tensor | None = None  # [K] whether all micro-batches were, at the border
+        self._micro_batches = 0
 
     def take(
         self,
@@ -113,8 +114,9 @@ class BorderWindow:
     ) -> None:
         """See `Window.take`."""
         border = AtBorder(losses, features, private)
-        self.private = merged([*self.private.items(), *border.private])
-        self._tasks = len(losses)
+        finite = border.finite()
+        self._finite = finite if self._finite is None else self._finite & finite
+        self.private = merged(self.private, border.private)
         self._micro_batches += 1
         if self._agree is not None:
             self._observe(border, self._agree())
@@ -123,38 +125,30 @@ class BorderWindow:
         else:
             self._add(border, self._weights)
 
-    def gramian(self) -> Tensor | None:
-        """See `Window.gramian`."""
-        return None if self._products is None else self._products / self._micro_batches**2
+    def part(self) -> Tensor | None:
+        """See `Window.part`."""
+        return None if self._part is None else self._part / self._micro_batches**2
 
     def shared(self, weights: Tensor) -> list[Tensor | None]:
         """See `Window.shared`."""
         if self._waiting is not None:
             self._add(self._waiting, weights)
             self._waiting = None
-        return self._shared
+        return [self._shared.get(parameter) for parameter in self._parameters]
 
     def finite(self) -> Tensor:
-        """See `Window.finite`; a broken gradient whose task can't be told counts for every task."""
-        if self._waiting is not None:  # the Gramian was broken
-            return self._waiting.finite()
-        if self._broken is not None:
-            return ~self._broken
-        return all_finite(list(self.private.values())).expand(self._tasks)
+        """See `Window.finite`; a broken gradient whose task can't be told counts for every task, as far as no task is broken by
+        itself."""
+        assert self._finite is not None, "a window has at least one micro-batch"
+        others = all_finite([*self.private.values(), *self._shared.values()])
+        return torch.where(self._finite.all(), others.to(self._finite.device), self._finite)
 
     def _observe(self, border: AtBorder, agreement: Agreement) -> None:
         for row in border.rows:
             agreement.add(row)
-        products = agreement.gramian()
-        self._products = products if self._products is None else self._products + products
+        part = agreement.part()
+        self._part = part if self._part is None else self._part + part
 
     def _add(self, border: AtBorder, weights: Tensor) -> None:
-        gradients = border.shared_gradients(weights, self._parameters)
-        # A broken task breaks these, which are read for much less than the border: only then is it looked for there.
-        if not all_finite([gradient for gradient in gradients if gradient is not None]):
-            finite = border.finite()
-            broken = ~finite if not finite.all() else torch.ones_like(finite)
-            self._broken = broken if self._broken is None else self._broken | broken
-        for place, gradient in enumerate(gradients):
-            mine = self._shared[place]
-            self._shared[place] = gradient if mine is None else mine if gradient is None else added(mine, gradient)
+        found = zip(self._parameters, border.shared_gradients(weights, self._parameters), strict=True)
+        self._shared = merged(self._shared, {parameter: gradient for parameter, gradient in found if gradient is not None})

@@ -5,7 +5,10 @@ Our reading of MT-IDS's abstract, which gives no equations. With q the context o
     pi^s = softmax(W^s q / T_e + b^s) over the M shared experts, pi^p likewise over the N private ones
 The biases stand outside the temperature: an expert split into c copies keeps the function at every T with b - log c.
 
-Shape suffixes: B batch, Q context, M shared experts, N private experts of the task, E experts of one branch.
+Whatever the network's precision, a gate computes in float32 or wider: in bfloat16 a logit of 4 and one of 4.01 are the same.
+
+Shape suffixes: B batch, Q context, M shared experts, N private experts of the task, E experts of one branch, W width of an
+expert.
 """
 
 from __future__ import annotations
@@ -33,9 +36,14 @@ class GateUse(NamedTuple):
         """Weights [B, M + N] of all experts, shared ones first; each row sums to 1."""
         return torch.cat([self.branch[:, :1] * self.shared, self.branch[:, 1:] * self.private], dim=1)
 
+    def mixed(self, shared_BMW: Tensor, private_BNW: Tensor) -> Tensor:
+        """What the task's experts gave, weighted [B, W], in the experts' own precision."""
+        outputs_BEW = torch.cat([shared_BMW, private_BNW], dim=1)
+        return torch.bmm(self.mixture().to(outputs_BEW.dtype).unsqueeze(1), outputs_BEW).squeeze(1)
+
 
 class GateRows(nn.Module):
-    """Logits W q / T + b: one row of `weight` and one entry of `bias` per choice, all zero at first."""
+    """Logits W q / T + b in float32 or wider: one row of `weight` and one entry of `bias` per choice, all zero at first."""
 
     def __init__(self, rows: int, context: int, temperature: float) -> None:
         super().__init__()
@@ -45,7 +53,10 @@ class GateRows(nn.Module):
 
     def forward(self, q_BQ: Tensor) -> Tensor:
         """One logit per row, [B, rows]."""
-        return nn.functional.linear(q_BQ, self.weight) / self.temperature + self.bias
+        return self._logits(wide(q_BQ), wide(self.bias))
+
+    def _logits(self, q_BQ: Tensor, bias_E: Tensor) -> Tensor:
+        return torch.addmm(bias_E, q_BQ, wide(self.weight).t(), alpha=1 / self.temperature)
 
 
 class ExpertRows(GateRows):
@@ -63,7 +74,12 @@ class ExpertRows(GateRows):
 
     def forward(self, q_BQ: Tensor) -> Tensor:
         """One logit per expert, [B, rows]."""
-        return super().forward(q_BQ) + self.log_share
+        return self._logits(wide(q_BQ), wide(self.bias) + self.log_share)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in its own precision where that is wider."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def top_k_softmax(logits_BE: Tensor, k: int | None) -> Tensor:
@@ -76,7 +92,9 @@ def top_k_softmax(logits_BE: Tensor, k: int | None) -> Tensor:
 
 def fixed_branch(q_BQ: Tensor, shared: float) -> Tensor:
     """The same beta = (shared, 1 - shared) for every sample, [B, 2]."""
-    return q_BQ.new_tensor([shared, 1 - shared]).expand(len(q_BQ), 2)
+    branch_B2 = q_BQ.new_full((len(q_BQ), 2), 1 - shared)
+    branch_B2[:, 0] = shared
+    return branch_B2
 
 
 class Gate(nn.Module):
@@ -106,6 +124,7 @@ class Gate(nn.Module):
 
     def forward(self, q_BQ: Tensor) -> GateUse:
         """Weights of the branches and of the experts inside each, from the task's context q."""
+        q_BQ = wide(q_BQ)
         nothing = q_BQ.new_empty(len(q_BQ), 0)
         shared_BM = nothing if self.shared is None else self.shared(q_BQ)
         private_BN = nothing if self.private is None else self.private(q_BQ)
@@ -132,6 +151,7 @@ class UniformGate(nn.Module):
     def forward(self, q_BQ: Tensor) -> GateUse:
         """The same weights for every sample; of the context only batch size, dtype and device matter."""
         shared = (self.num_shared > 0) / ((self.num_shared > 0) + (self.num_private > 0))
+        q_BQ = wide(q_BQ)
         shared_BM, private_BN = (q_BQ.new_full((len(q_BQ), n), 1 / max(n, 1)) for n in (self.num_shared, self.num_private))
         return GateUse(fixed_branch(q_BQ, shared), shared_BM, private_BN)
 

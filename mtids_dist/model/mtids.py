@@ -4,12 +4,12 @@
     h_k = beta^s_k sum_m pi^s_km S_m(z) + beta^p_k sum_j pi^p_kj P^k_j(z);  logits_k = head_k(h_k)
 
 Shape suffixes: B batch, D H W a crop's size, C channels and d h w size of the trunk's map, Q context, W width of an expert,
-M shared experts, N private experts of a task.
+M shared experts, N private experts of a task, E = M + N.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mtids_dist.model.blocks import pool
 from mtids_dist.model.config import ModelConfig, Routing
-from mtids_dist.model.experts import Adaptor, Expert, Head
+from mtids_dist.model.experts import Adaptor, Experts, Head
 from mtids_dist.model.gates import Gate, GateUse, UniformGate, watched
 from mtids_dist.model.trunk import build_trunk
 
@@ -29,10 +29,11 @@ Border = tuple[Tensor, ...]
 class MTIDS(nn.Module):
     """A multi-task network with DBR gates (our reading of MT-IDS's abstract), or one of its ablations.
 
-    Parameters are named `trunk.*`, `shared_experts.<m>.*` (these two are shared) and `task_experts.<task>.<j>.*`,
-    `adaptors.<task>.*`, `gating.<task>.{branch,shared,private}.{weight,bias}`, `heads.<task>.*` (of one task each).
-    An expert's gate row is row m of `gating.<task>.shared` in every task, or row j of its task's `gating.<task>.private`;
-    beside each bias lies a buffer `log_share`.
+    Parameters are named `trunk.*`, `shared_experts.{weight,norm_weight,norm_bias}` (these two are shared) and, of one task each,
+    `task_experts.<task>.{weight,norm_weight,norm_bias}`, `adaptors.<task>.*`,
+    `gating.<task>.{branch,shared,private}.{weight,bias}`, `heads.<task>.*`. Shared expert m is row m of its three tensors, and of
+    `gating.<task>.shared` in every task; private expert j is row j likewise, of its task's tensors and `gating.<task>.private`.
+    Beside each of these biases lies a buffer `log_share`. Gates compute in float32 whatever the network's precision.
 
     :param tasks: name -> number of classes.
     :param settings: those of `ModelConfig`.
@@ -49,8 +50,8 @@ class MTIDS(nn.Module):
         self.trunk = build_trunk(config)
         channels: int = self.trunk.out_channels  # type: ignore[assignment]  # torch types it as Tensor | Module
         width = channels if hard else config.expert_width
-        self.shared_experts = nn.ModuleList(Expert(channels, width) for _ in range(0 if hard else config.shared_experts))
-        self.task_experts = nn.ModuleDict({t: nn.ModuleList(Expert(channels, width) for _ in range(experts[t])) for t in experts})
+        self.shared_experts = Experts(0 if hard else config.shared_experts, channels, width)
+        self.task_experts = nn.ModuleDict({task: Experts(count, channels, width) for task, count in experts.items()})
         own_context = tasks if config.routing in (Routing.DBR, Routing.TIED) else ()
         self.adaptors = nn.ModuleDict({task: Adaptor(channels, config.context_width) for task in own_context})
         context = channels + (config.context_width if own_context else 0)
@@ -61,9 +62,9 @@ class MTIDS(nn.Module):
         """Logits [B, classes] of each task, from crops of any size with D >= 1.
 
         With `return_features` also the border tensors: a view of z [B, C, d, h, w] that all private parts read, and
-        S_1(z) ... S_M(z) [B, W], computed from z itself, so that none depends on another. With u_k = grad(L_k, border),
-        one backward from the border with sum_k w_k u_k is the shared gradient of sum_k w_k L_k. A task need not reach each
-        of them. With hard sharing: the one tensor that the heads read, [B, C].
+        S_1(z) ... S_M(z) as one tensor [B, M, W], computed from z itself, so that neither depends on the other. With
+        u_k = grad(L_k, border), one backward from the border with sum_k w_k u_k is the shared gradient of sum_k w_k L_k. A task
+        need not reach both. Without shared experts: the view alone. With hard sharing: the tensor that the heads read, [B, C].
         """
         logits, border = self._from_map(self.trunk(crops_B1DHW))
         return (logits, border) if return_features else logits
@@ -81,23 +82,19 @@ class MTIDS(nn.Module):
 
     def _routed(self, z_BCdhw: Tensor) -> tuple[Logits, Border]:
         z_private = z_BCdhw.view_as(z_BCdhw)
-        shared = [expert(z_BCdhw) for expert in self.shared_experts]
+        shared_BMW = self.shared_experts(z_BCdhw)
         use = self.gates_from_features(z_private)
-        private = {task: [expert(z_private) for expert in self.experts_of(task)] for task in self.tasks}
-        return self.mix(use, shared, private), (z_private, *shared)
+        private = {task: experts(z_private) for task, experts in self.task_experts.items()}
+        return self.mix(use, shared_BMW, private), ((z_private, shared_BMW) if len(self.shared_experts) else (z_private,))
 
-    def mix(self, use: Mapping[str, GateUse], shared: Sequence[Tensor], private: Mapping[str, Sequence[Tensor]]) -> Logits:
-        """Logits [B, classes] of each task, from its gate's weights and what the experts gave, [B, W] each."""
-        logits = {}
-        for task, head in self.heads.items():
-            outputs_BEW = torch.stack([*shared, *private[task]], dim=1)
-            logits[task] = head(torch.einsum("be,bew->bw", use[task].mixture(), outputs_BEW))
-        return logits
+    def mix(self, use: Mapping[str, GateUse], shared_BMW: Tensor, private: Mapping[str, Tensor]) -> Logits:
+        """Logits [B, classes] of each task, from its gate's weights and what its experts gave, [B, N, W]."""
+        return {task: head(use[task].mixed(shared_BMW, private[task])) for task, head in self.heads.items()}
 
-    def experts_of(self, task: str) -> nn.ModuleList:
+    def experts_of(self, task: str) -> Experts:
         """The private experts P^k_j of a task."""
         experts = self.task_experts[task]
-        assert isinstance(experts, nn.ModuleList)
+        assert isinstance(experts, Experts)
         return experts
 
     def gates_from_features(self, z_private: Tensor) -> dict[str, GateUse]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from mtids_dist.model.experts import side_by_side
 from mtids_dist.model.gates import GateUse
 from mtids_dist.model.mtids import MTIDS, build_gate
-from mtids_dist.model.resize_plan import SHARED, Origin, ResizePlan
+from mtids_dist.model.resize_plan import SHARED, Origin, ResizePlan, mean_of_rows
 
 Key = tuple[str | None, tuple[int, ...], tuple[float, ...]]
 
@@ -59,25 +59,25 @@ class OutputChange:
         training = self.model.training
         self.model.eval()
         try:
-            shared = [self._output(SHARED, origin) for origin in plan.shared]
-            private = {task: [self._output(task, origin) for origin in plan.branch(task)] for task in self.model.tasks}
-            after = self.model.mix(self._gates(plan), shared, private)
+            shared_BMW = self._outputs_of(plan, SHARED)
+            private = {task: self._outputs_of(plan, task) for task in self.model.tasks}
+            after = self.model.mix(self._gates(plan), shared_BMW, private)
         finally:
             self.model.train(training)
         distances = [(after[task].softmax(dim=1) - p).abs().sum(dim=1).mean() / 2 for task, p in self.before.items()]
         return float(torch.stack(distances).max())
+
+    def _outputs_of(self, plan: ResizePlan, branch: str | None) -> Tensor:
+        """What the experts of a branch of the plan give, [B, E, W]."""
+        return torch.stack([self._output(branch, origin) for origin in plan.branch(branch)], dim=1)
 
     def _output(self, branch: str | None, origin: Origin) -> Tensor:
         """What one expert of the plan gives, [B, W]."""
         key = (branch, origin.sources, origin.weights)
         if key not in self._outputs:
             experts = self.model.shared_experts if branch is SHARED else self.model.experts_of(branch)
-            sources = [dict(experts[source].named_parameters()) for source in origin.sources]
-            mean = {
-                name: sum((w * source[name] for w, source in zip(origin.weights, sources, strict=True)), torch.zeros(()))
-                for name in sources[0]
-            }
-            self._outputs[key] = functional_call(experts[origin.sources[0]], mean, (self.features,))
+            weight, norm_weight, norm_bias = (mean_of_rows(rows[list(origin.sources)], origin) for rows in experts.parameters())
+            self._outputs[key] = side_by_side(self.features, weight[None], norm_weight[None], norm_bias[None])[:, 0]
         return self._outputs[key]
 
     def _gates(self, plan: ResizePlan) -> dict[str, GateUse]:

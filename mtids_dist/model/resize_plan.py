@@ -88,7 +88,7 @@ class ResizePlan:
     def apply_to_weights(self, weights: Mapping[str, Tensor], *, noise: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
         """Weights by parameter name, for the new counts; see `apply`."""
         generator = torch.Generator().manual_seed(seed)
-        taken = dict(self._taken(weights, _mean))
+        taken = dict(self._taken(weights, mean_of_rows))
         for task in self.private:
             for rows, branch in (("shared", self.shared), ("private", self.private[task])):
                 prefix = f"gating.{task}.{rows}"
@@ -112,41 +112,36 @@ class ResizePlan:
         return found
 
     def _taken(self, values: Mapping[str, Tensor], combine: Combine) -> Iterator[tuple[str, Tensor]]:
-        """Every value under its new name."""
+        """Every value under its name; where its rows are experts or choose them, with the new rows."""
         for name, value in values.items():
-            part, *path = name.split(".")
-            if part == "shared_experts":
-                yield from self._experts(self.shared, part, path, values, combine)
-            elif part == "task_experts":
-                yield from self._experts(self.private[path[0]], f"{part}.{path[0]}", path[1:], values, combine)
-            elif part == "gating" and path[1] in ("shared", "private"):
-                branch = self.shared if path[1] == "shared" else self.private[path[0]]
-                # A scalar (a step count) has no rows, and belongs to the whole gate.
-                yield name, value if value.dim() == 0 else torch.stack([combine(value[list(o.sources)], o) for o in branch])
-            else:
+            branch = self._rows_of(name)
+            # A scalar (a step count) has no rows, and belongs to all of them.
+            if branch is None or value.dim() == 0:
                 yield name, value
+            else:
+                yield name, torch.stack([combine(value[list(origin.sources)], origin) for origin in branch])
 
-    @staticmethod
-    def _experts(
-        branch: Branch, prefix: str, path: list[str], values: Mapping[str, Tensor], combine: Combine
-    ) -> Iterator[tuple[str, Tensor]]:
-        """All new experts' values of one parameter, when the old expert 0 comes up."""
-        index, rest = path[0], ".".join(path[1:])
-        if index != "0":
-            return
-        for new, origin in enumerate(branch):
-            sources = torch.stack([values[f"{prefix}.{old}.{rest}"] for old in origin.sources])
-            yield f"{prefix}.{new}.{rest}", combine(sources, origin)
+    def _rows_of(self, name: str) -> Branch | None:
+        """The branch whose experts are the rows of the tensor of this name."""
+        part, *path = name.split(".")
+        if part == "shared_experts":
+            return self.shared
+        if part == "task_experts":
+            return self.private[path[0]]
+        if part == "gating" and path[1] in ("shared", "private"):
+            return self.shared if path[1] == "shared" else self.private[path[0]]
+        return None
 
     def _with_noise(self, name: str, value: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-        part, *path = name.split(".")
-        if noise == 0 or part not in ("shared_experts", "task_experts") or not name.endswith("conv.weight"):
+        branch = self._rows_of(name)
+        if noise == 0 or branch is None or name.startswith("gating.") or not name.endswith(".weight"):
             return value
-        branch, index = (self.shared, path[0]) if part == "shared_experts" else (self.private[path[0]], path[1])
-        if branch[int(index)].copies == 1:
-            return value
-        drawn = torch.randn(value.shape, generator=generator).to(value)
-        return value + noise * value.std() * drawn
+        return torch.stack(
+            [
+                row if origin.copies == 1 else row + noise * row.std() * torch.randn(row.shape, generator=generator).to(row)
+                for row, origin in zip(value, branch, strict=True)
+            ]
+        )
 
 
 def with_counts(config: ModelConfig, shared: int, private: Mapping[str, int]) -> ModelConfig:
@@ -155,7 +150,8 @@ def with_counts(config: ModelConfig, shared: int, private: Mapping[str, int]) ->
     return replace(config, shared_experts=shared, task_experts=counts.pop() if len(counts) == 1 else dict(private))
 
 
-def _mean(values_S: Tensor, origin: Origin) -> Tensor:
+def mean_of_rows(values_S: Tensor, origin: Origin) -> Tensor:
+    """The sources' weighted mean; a copy of the one where there is one."""
     if len(origin.sources) == 1:
         return values_S[0].clone()
     mean: Tensor = torch.tensordot(values_S.new_tensor(origin.weights), values_S, dims=1)

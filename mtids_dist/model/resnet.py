@@ -41,8 +41,9 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]  # MONAI is untyped
         return super()._make_layer(*args, **{**settings, "norm": GROUP_NORM})  # type: ignore[no-any-return]
 
     def _downsample_basic_block(self, x: Tensor, planes: int, stride: int, spatial_dims: int = 3) -> Tensor:  # noqa: ARG002
-        # MONAI's own reads `out.data`, which cuts the shortcut out of the backward pass.
-        x_BCdhw = nn.functional.avg_pool3d(x, kernel_size=1, stride=stride)
+        # MONAI's own reads `out.data`, which cuts the shortcut out of the backward pass, and averages over single voxels, for
+        # which a CPU has no operator in bfloat16.
+        x_BCdhw = x[:, :, ::stride, ::stride, ::stride]
         return nn.functional.pad(x_BCdhw, (0, 0, 0, 0, 0, 0, 0, planes - x_BCdhw.shape[1]))
 
     def forward(self, crops_B1DHW: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mtids_dist.balance import DeepSpeedHandOver
+from mtids_dist.train.engine import base_optimizer
 from mtids_dist.train.learner import Learner
 
 TAG = "state"
@@ -163,7 +164,7 @@ def _moment(learner: Learner, parameter: nn.Parameter, moment: str) -> Tensor | 
 
     whole: Tensor | None = safe_get_full_optimizer_state(parameter, moment)
     if whole is None:  # no ZeRO, fp32: a plain torch optimizer has it
-        whole = _base_optimizer(learner).state.get(parameter, {}).get(moment)
+        whole = base_optimizer(learner.engine).state.get(parameter, {}).get(moment)
     return whole
 
 
@@ -171,7 +172,7 @@ def _set_whole_moments(learner: Learner, moments: Mapping[str, Mapping[str, Tens
     from deepspeed.utils import safe_set_full_optimizer_state
 
     _make_optimizer_state(learner)
-    optimizer = _base_optimizer(learner)
+    optimizer = base_optimizer(learner.engine)
     for name, parameter in learner.model.named_parameters() if moments else ():
         for moment in _moments_of(learner):
             value = moments[name][moment].to(learner.device)
@@ -201,13 +202,8 @@ def _make_optimizer_state(learner: Learner) -> None:
 
 def _moments_of(learner: Learner) -> tuple[str, ...]:
     """The moments that the optimizer has by now: the same on every rank, though a ZeRO rank may own no element of a parameter."""
-    states = _base_optimizer(learner).state.values()
+    states = base_optimizer(learner.engine).state.values()
     return tuple(moment for moment in MOMENTS if any(moment in state for state in states))
-
-
-def _base_optimizer(learner: Learner) -> torch.optim.Optimizer:
-    optimizer: Any = learner.engine.optimizer
-    return getattr(optimizer, "optimizer", optimizer)  # type: ignore[no-any-return]  # ZeRO wraps torch's own
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:

@@ -90,13 +90,18 @@ class ScaleConfig(Settings):
     cpus_per_worker: PositiveFloat | None = None
     """None: what the cluster has, less one left to read data."""
     zero_stage: int = Field(0, ge=0, le=3)
-    """DeepSpeed's ZeRO stage."""
+    """DeepSpeed's ZeRO stage; in bf16 stage 0 runs as stage 1, the first that keeps fp32 master weights."""
     micro_batches: PositiveInt = 1
     """Parts that a rank's batch is taken in, one after the other: less memory, the same step; the batch size is a multiple."""
     precision: Precision = Precision.FP32
     """fp32 | bf16"""
     deepspeed: Mapping[str, Any] = Field(default_factory=dict)
     """Further DeepSpeed settings, merged into what the run description makes; DeepSpeed checks them."""
+
+    @property
+    def running_stage(self) -> int:
+        """The ZeRO stage that DeepSpeed is given: at 0 it would round each update of bf16 weights to bf16, and lose most."""
+        return max(self.zero_stage, 1) if self.precision is Precision.BF16 else self.zero_stage
 
     @field_validator("deepspeed")
     @classmethod
@@ -105,6 +110,30 @@ class ScaleConfig(Settings):
             if isinstance(settings.get(name), Mapping) and settings[name].get("enabled"):
                 raise ValueError(f"{name} can't be enabled: its loss scale is not there for the tasks' own gradients; use bf16")
         return settings
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _said_once(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        for path, own in _OWN_SETTINGS.items():
+            found: Any = settings
+            for part in path.split("."):
+                found = found.get(part) if isinstance(found, Mapping) else None
+            if found is not None:
+                raise ValueError(f"{path} has a setting of its own, {own}, found {found!r}")
+        return settings
+
+
+_OWN_SETTINGS = {
+    "train_batch_size": "data.batch_size",
+    "train_micro_batch_size_per_gpu": "data.batch_size",
+    "gradient_accumulation_steps": "train.scale.micro_batches",
+    "gradient_clipping": "train.optimizer.gradient_clipping",
+    "zero_optimization.stage": "train.scale.zero_stage",
+    "bf16.enabled": "train.scale.precision",
+    "optimizer": "train.optimizer",
+    "scheduler": "train.optimizer.schedule",
+}
+"""DeepSpeed's name -> the run description's: said twice, one of them would be ignored."""
 
 
 class TrainConfig(Settings):

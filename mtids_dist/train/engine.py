@@ -19,7 +19,7 @@ def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfi
 
     :param batch_size: of this rank.
     :param total_steps: of the whole run, for the schedule.
-    :raises InputError: precision that the device does not have, or settings that DeepSpeed refuses.
+    :raises InputError: precision that the device does not have, or settings that DeepSpeed refuses or that leave no fp32 weights.
     """
     import deepspeed
 
@@ -30,6 +30,9 @@ def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfi
         engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=settings)
     except (AssertionError, ValueError) as error:
         raise InputError(f"DeepSpeed refuses these settings: {error}", where="train.scale.deepspeed") from error
+    _check_master_weights(engine)
+    if _clips_itself(optimizer, scale):
+        _clip_at_once(engine, optimizer.gradient_clipping)
     return engine
 
 
@@ -46,11 +49,12 @@ def deepspeed_settings(optimizer: OptimizerConfig, scale: ScaleConfig, *, batch_
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": batch_size // scale.micro_batches,
         "gradient_accumulation_steps": scale.micro_batches,
-        "gradient_clipping": optimizer.gradient_clipping,
+        "gradient_clipping": 0.0 if _clips_itself(optimizer, scale) else optimizer.gradient_clipping,
         "optimizer": _optimizer(optimizer),
         "scheduler": _schedule(optimizer, total_steps),
-        "zero_optimization": {"stage": scale.zero_stage},
+        "zero_optimization": {"stage": scale.running_stage},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": scale.precision is Precision.BF16},
         "steps_per_print": 10**9,
     }
@@ -67,12 +71,34 @@ def use_no_compiled_ops() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
+def base_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """torch's own optimizer, which ZeRO wraps."""
+    return getattr(engine.optimizer, "optimizer", engine.optimizer)  # type: ignore[no-any-return]
+
+
 def _optimizer(config: OptimizerConfig) -> dict[str, Any]:
-    params: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    """Fused: one call for all parameters, where torch's default takes a dozen for each of them."""
+    params: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.name is Optimizer.SGD:
         return {"type": "SGD", "params": {**params, "momentum": config.momentum}}
-    # torch's own Adam: DeepSpeed's fused and CPU versions are compiled at the first start.
-    return {"type": "AdamW" if config.name is Optimizer.ADAMW else "Adam", "params": {**params, "torch_adam": True}}
+    # torch's own Adam: DeepSpeed's fused and CPU versions are compiled at the first start. Without `adam_w_mode` Adam were AdamW.
+    decoupled = config.name is Optimizer.ADAMW
+    return {"type": "AdamW" if decoupled else "Adam", "params": {**params, "torch_adam": True, "adam_w_mode": decoupled}}
+
+
+def _clips_itself(optimizer: OptimizerConfig, scale: ScaleConfig) -> bool:
+    """Without ZeRO DeepSpeed clips parameter by parameter, and waits for the device at each."""
+    return optimizer.gradient_clipping > 0 and scale.running_stage == 0
+
+
+def _clip_at_once(engine: Any, largest: float) -> None:
+    """Clips the mean gradients when the optimizer is about to take them, all in one call."""
+    parameters = list(engine.module.parameters())
+
+    def clip(*_: Any) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, largest, foreach=True)
+
+    engine.optimizer.register_step_pre_hook(clip)
 
 
 def _schedule(config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
@@ -100,3 +126,12 @@ def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
 def _check_precision(precision: Precision) -> None:
     if precision is Precision.BF16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise InputError("this GPU has no bfloat16", where="train.scale.precision", found="bf16", allowed="fp32")
+
+
+def _check_master_weights(engine: Any) -> None:
+    # ZeRO-3 shows its optimizer parameters in a step only, and keeps them here.
+    flat = getattr(engine.optimizer, "fp32_partitioned_groups_flat", ())
+    kinds = {tensor.dtype for tensor in (*flat, *(p for group in base_optimizer(engine).param_groups for p in group["params"]))}
+    if kinds != {torch.float32}:
+        found = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        raise InputError("the optimizer must keep fp32 weights", where="train.scale.deepspeed", found=found, allowed="float32")

@@ -16,6 +16,7 @@ from mtids_dist.balance import (
     RepresentationGramian,
     SketchGramian,
 )
+from mtids_dist.balance.collectives import rank_sum
 
 SEED = 3
 DRAWS, ALLOWED, SHARE = 1000, 0.05, 0.95
@@ -25,7 +26,8 @@ def agreed(gramian: Gramian, rows: Tensor, step: int = 0) -> Tensor:
     agreement = gramian.agree(step)
     for row in rows:
         agreement.add([row])
-    return agreement.gramian()
+    part = agreement.part()
+    return rank_sum(part, part.device)
 
 
 def part_of_rank(gramian: Gramian, length: int) -> Tensor:

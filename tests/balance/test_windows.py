@@ -165,7 +165,7 @@ def test_every_rank_stops_at_a_nan_of_one_and_names_it(gramian: Gramian | None, 
 def test_small_additions_in_bfloat16_are_not_lost() -> None:
     total = torch.tensor([256.0]).bfloat16()
     for _ in range(3):
-        total = added(total, torch.tensor([0.5]).bfloat16())
+        (total,) = added([total], [torch.tensor([0.5]).bfloat16()])
     assert total.item() == 257.5
 
 

@@ -90,10 +90,11 @@ def test_counting_allocates_and_draws_nothing() -> None:
 
 def test_names_of_parameters_are_stable() -> None:
     model = MTIDS({"region": 3}, shared_experts=2, task_experts=1, channels=(8,))
-    block = ["block.conv.weight", "block.norm.weight", "block.norm.bias"]
-    wanted = [f"trunk.blocks.0.{name.removeprefix('block.')}" for name in block]
-    for part in ("shared_experts.0", "shared_experts.1", "task_experts.region.0", "adaptors.region"):
-        wanted += [f"{part}.{name}" for name in block]
+    wanted = ["trunk.blocks.0.conv.weight", "trunk.blocks.0.norm.weight", "trunk.blocks.0.norm.bias"]
+    wanted += [
+        f"{owner}.{p}" for owner in ("shared_experts", "task_experts.region") for p in ("weight", "norm_weight", "norm_bias")
+    ]
+    wanted += [f"adaptors.region.block.{name}" for name in ("conv.weight", "norm.weight", "norm.bias")]
     wanted += [f"gating.region.{rows}.{name}" for rows in ("shared", "private", "branch") for name in ("weight", "bias")]
     wanted += ["heads.region.linear.weight", "heads.region.linear.bias"]
     assert [name for name, _ in model.named_parameters()] == wanted

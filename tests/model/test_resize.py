@@ -140,11 +140,9 @@ def pairs(original: Mapping[str, Tensor], grown: Mapping[str, Tensor], plan: Res
         *((plan.private[task], f"task_experts.{task}", [(task, "private")]) for task in TASKS),
     ]:
         for new, origin in enumerate(branch):
-            old = origin.sources[0]
-            parts = ("block.conv.weight", "block.norm.weight", "block.norm.bias")
-            found += [(original[f"{prefix}.{old}.{p}"], grown[f"{prefix}.{new}.{p}"], origin.copies) for p in parts]
-            rows = [f"gating.{task}.{branch_name}.{kind}" for task, branch_name in gates for kind in ("weight", "bias")]
-            found += [(original[name][old], grown[name][new], origin.copies) for name in rows]
+            rows = [f"{prefix}.{part}" for part in ("weight", "norm_weight", "norm_bias")]
+            rows += [f"gating.{task}.{branch_name}.{kind}" for task, branch_name in gates for kind in ("weight", "bias")]
+            found += [(original[name][origin.sources[0]], grown[name][new], origin.copies) for name in rows]
     return found
 
 
@@ -261,8 +259,7 @@ def test_noise_tells_copies_apart_and_touches_nothing_else() -> None:
     model, crops = random_model(19, shared_experts=2, task_experts=1), random_crops(20)
     plan = plan_resize(model, shared_experts=3)
     noisy, same, other = (plan.apply(model, noise=0.01, seed=seed) for seed in (1, 1, 2))
-    weights = [expert.block.conv.weight.detach() for expert in noisy.shared_experts]
-    old = [expert.block.conv.weight.detach() for expert in model.shared_experts]
+    weights, old = noisy.shared_experts.weight.detach(), model.shared_experts.weight.detach()
     copies = [i for i, origin in enumerate(plan.shared) if origin.copies == 2]
     (alone,) = {0, 1, 2} - set(copies)
     assert not torch.equal(weights[copies[0]], weights[copies[1]])
@@ -270,7 +267,7 @@ def test_noise_tells_copies_apart_and_touches_nothing_else() -> None:
     drift = (weights[copies[0]] - old[plan.shared[copies[0]].sources[0]]).std() / weights[copies[0]].std()
     assert 0.005 < float(drift) < 0.02
     for task in TASKS:
-        assert torch.equal(noisy.task_experts[task][0].block.conv.weight, model.task_experts[task][0].block.conv.weight)
+        assert torch.equal(noisy.task_experts[task].weight, model.task_experts[task].weight)
     assert difference(noisy, same, crops) == 0
     assert difference(noisy, other, crops) > 0
     assert difference(noisy, model, crops) < 0.1

@@ -15,7 +15,18 @@ SEEDS = range(3)
 
 def experts_of(model: MTIDS, z: torch.Tensor, task: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs of the shared [B, M, W] and of the task's private experts [B, N, W]."""
-    return tuple(torch.stack([e(z) for e in experts], dim=1) for experts in (model.shared_experts, model.task_experts[task]))
+    return tuple(
+        torch.stack([alone(experts, e, z) for e in range(len(experts))], dim=1)
+        for experts in (model.shared_experts, model.task_experts[task])
+    )
+
+
+def alone(experts: torch.nn.Module, e: int, z: torch.Tensor) -> torch.Tensor:
+    """One expert [B, W] by torch's own modules, as if it were the only one."""
+    width, channels = experts.weight.shape[1:3]
+    conv, norm = torch.nn.Conv3d(channels, width, 3, padding=1, bias=False), torch.nn.GroupNorm(width // 8, width)
+    conv.weight, norm.weight, norm.bias = (torch.nn.Parameter(rows[e].detach()) for rows in experts.parameters())
+    return norm(conv(z)).relu().mean(dim=(2, 3, 4))
 
 
 def mixed(weights: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -89,8 +100,9 @@ def test_permuting_experts_with_their_gate_rows_changes_nothing(routing: str) ->
     model, crops = random_model(5, routing=routing), random_crops(5)
     before, shared_order, private_order = model(crops), [2, 0, 1], [1, 2, 0]
     permuted = copy.deepcopy(model)
-    permuted.shared_experts = torch.nn.ModuleList(model.shared_experts[m] for m in shared_order)
-    permuted.task_experts["metastasis"] = torch.nn.ModuleList(model.task_experts["metastasis"][j] for j in private_order)
+    for experts, order in ((permuted.shared_experts, shared_order), (permuted.task_experts["metastasis"], private_order)):
+        for parameter in experts.parameters():
+            parameter.data = parameter.data[order]
     rows = [(permuted.gating[task].shared, shared_order) for task in TASKS] + [
         (permuted.gating["metastasis"].private, private_order)
     ]

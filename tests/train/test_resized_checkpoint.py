@@ -114,15 +114,15 @@ def test_a_resized_checkpoint_goes_on_as_the_original(
     grown_moved = {name: grown_after[name] - grown_before[name] for name in grown_before}
     assert max(float(change.abs().max()) for change in moved.values()) > 5e-4
     for new, origin in enumerate(plan.shared):
-        for part in ("block.conv.weight", "block.norm.weight", "block.norm.bias"):
-            close(grown_moved[f"shared_experts.{new}.{part}"], moved[f"shared_experts.{origin.sources[0]}.{part}"])
+        for part in ("weight", "norm_weight", "norm_bias"):
+            close(grown_moved[f"shared_experts.{part}"][new], moved[f"shared_experts.{part}"][origin.sources[0]])
         for task in small.tasks:
             for part in ("weight", "bias"):
                 name = f"gating.{task}.shared.{part}"
                 close(grown_moved[name][new], moved[name][origin.sources[0]])
     for task in small.tasks:
         for new in range(PRIVATE):
-            close(grown_moved[f"task_experts.{task}.{new}.block.conv.weight"], moved[f"task_experts.{task}.0.block.conv.weight"])
+            close(grown_moved[f"task_experts.{task}.weight"][new], moved[f"task_experts.{task}.weight"][0])
     close(grown_moved["trunk.blocks.0.conv.weight"], moved["trunk.blocks.0.conv.weight"])
 
 

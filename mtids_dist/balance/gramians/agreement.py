@@ -6,16 +6,20 @@ Legend: K tasks, N shared parameters, R ranks, B numbers in the border tensors o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations_with_replacement
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-PIECES = 1 << 16, 1 << 22
-"""Numbers of a row that are taken to float64 at a time, on a CPU and on an accelerator."""
-SMALL = 1 << 13
-"""Numbers in a tensor below which it shares a piece with others: most parameters of a network are norms and biases."""
+from mtids_dist.balance.rows import NARROW
+
+RUN = 1 << 12
+"""Numbers that are multiplied and added up in the rows' precision on a CPU, before sums go on in float64: the error of an inner
+product stays below 1e-8 of the rows' norms, and nothing has to be written in float64 first."""
+MANY = 1 << 16
+"""Numbers from which on that is done: fewer are soon in float64, and have fewer runs whose errors could level out."""
+PIECES = 1 << 18, 1 << 23
+"""Numbers of a row that are worked on at a time, on a CPU and on an accelerator; whole runs."""
 
 
 class Agreement(Protocol):
@@ -23,11 +27,12 @@ class Agreement(Protocol):
 
     def add(self, row: Sequence[Tensor]) -> None:
         """Takes the next task's row of this rank, a tensor a parameter (or border tensor), which must stay as it is until
-        `gramian`; may begin to send it."""
+        `part`; may begin to send it."""
         ...
 
-    def gramian(self) -> Tensor:
-        """[K, K] float64 on the CPU, the same on every rank; a collective."""
+    def part(self) -> Tensor:
+        """This rank's part [K, K] of the Gramian, float64 on the rows' device; the parts of all ranks add up to it. A
+        collective."""
         ...
 
 
@@ -51,19 +56,21 @@ class Gramian(Protocol):
 
 
 def inner_products(rows: Sequence[Sequence[Tensor]]) -> Tensor:
-    """J J^T [K, K] in float64 on the CPU, of rows that are lists of tensors in any precision."""
-    products = []
-    length = min(length_on(rows[0][0].device, PIECES), sum(tensor.numel() for tensor in rows[0]))
-    room = rows[0][0].new_empty(
-        len(rows), length, dtype=torch.float64
-    )  # new memory for each piece would cost more than the piece
-    for pieces in zip(*(pieces_of(row, length) for row in rows), strict=True):
-        wide = [mine[: len(piece)].copy_(piece) for mine, piece in zip(room, pieces, strict=True)]
-        products.append(torch.stack([torch.dot(a, b) for a, b in combinations_with_replacement(wide, 2)]))
-    upper = torch.triu_indices(len(rows), len(rows))
-    gramian = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    gramian[upper[0], upper[1]] = torch.stack(products).sum(dim=0).cpu()
-    return gramian + gramian.triu(1).T
+    """J J^T [K, K] in float64 on the rows' device, for which nothing waits; rows are lists of tensors in any precision."""
+    length = length_on(rows[0][0].device, PIECES)
+    products = [_products(pieces) for pieces in zip(*(pieces_of(row, length) for row in rows), strict=True)]
+    return products[0] if len(products) == 1 else torch.stack(products).sum(dim=0)
+
+
+def _products(pieces: Sequence[Tensor]) -> Tensor:
+    """J J^T [K, K] in float64, of K pieces of one length, in batches of runs."""
+    size = len(pieces[0])
+    run = RUN if size % RUN == 0 else size
+    X_nKr = torch.stack([piece.view(-1, run) for piece in pieces], dim=1)
+    # Float64 where it costs little, and on an accelerator, which may multiply float32 in TF32.
+    exact = size < MANY or run != RUN or X_nKr.device.type != "cpu"
+    X_nKr = X_nKr.double() if exact else X_nKr.float() if X_nKr.dtype in NARROW else X_nKr
+    return torch.bmm(X_nKr, X_nKr.mT).sum(dim=0, dtype=torch.float64)
 
 
 def length_on(device: torch.device, lengths: tuple[int, int]) -> int:
@@ -72,7 +79,21 @@ def length_on(device: torch.device, lengths: tuple[int, int]) -> int:
 
 
 def pieces_of(row: Sequence[Tensor], length: int) -> Iterator[Tensor]:
-    """A row as 1-D pieces that are no longer than that."""
-    small = [tensor.reshape(-1) for tensor in row if tensor.numel() < SMALL]
-    for tensor in (*(t.reshape(-1) for t in row if t.numel() >= SMALL), *([torch.cat(small)] if small else [])):
-        yield from tensor.split_with_sizes([min(length, len(tensor) - start) for start in range(0, len(tensor), length)])
+    """A row as 1-D pieces of `length` or less: whole runs of its large tensors, then what is left of all tensors together.
+
+    :param length: whole runs.
+    """
+    left = []
+    for tensor in row:
+        *pieces, rest = _cut(tensor.reshape(-1), length)
+        yield from pieces
+        left += [rest] if len(rest) else []
+    if left:
+        yield from (piece for piece in _cut(torch.cat(left) if len(left) > 1 else left[0], length) if len(piece))
+
+
+def _cut(flat: Tensor, length: int) -> Sequence[Tensor]:
+    """Pieces of a 1-D tensor that are whole runs, and last what is left."""
+    whole = len(flat) // RUN * RUN
+    sizes = [min(length, whole - start) for start in range(0, whole, length)]
+    return flat.split_with_sizes([*sizes, len(flat) - whole])

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mtids_dist.balance.collectives import rank_sum, world_size
+from mtids_dist.balance.collectives import world_size
 from mtids_dist.balance.gramians.agreement import inner_products
 
 BUCKETS = 4
@@ -66,12 +66,12 @@ class _Shares:
             self._shares.append(self._exchange.share())
         self._exchange.start(row)
 
-    def gramian(self) -> Tensor:
-        """See `Agreement.gramian`."""
+    def part(self) -> Tensor:
+        """See `Agreement.part`."""
         if self._exchange is not None:
             self._shares.append(self._exchange.share())
             self._exchange = None
-        return rank_sum(inner_products(self._shares), self._shares[0][0].device)
+        return inner_products(self._shares)
 
 
 class _Exchange:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mtids_dist.balance.collectives import rank_sum, world_size
+from mtids_dist.balance.collectives import world_size
 from mtids_dist.balance.gramians.agreement import inner_products
 
 
@@ -47,6 +47,6 @@ class _Products:
         """See `Agreement.add`."""
         self._rows.append(row)
 
-    def gramian(self) -> Tensor:
-        """See `Agreement.gramian`."""
-        return rank_sum(inner_products(self._rows), self._rows[0][0].device) / world_size() ** 2
+    def part(self) -> Tensor:
+        """See `Agreement.part`."""
+        return inner_products(self._rows) / world_size() ** 2

@@ -83,10 +83,11 @@ class _Sketches:
         """See `Agreement.add`."""
         self._rows.append(row)
 
-    def gramian(self) -> Tensor:
-        """See `Agreement.gramian`."""
+    def part(self) -> Tensor:
+        """See `Agreement.part`: every rank has the whole Gramian, so its part is an R-th."""
         mine = self._projected()
-        return inner_products([[row] for row in rank_sum(mine, mine.device) / world_size()])
+        mean = rank_sum(mine, mine.device) / world_size()
+        return inner_products([[row] for row in mean]) / world_size()
 
     def _projected(self) -> Tensor:
         """[K, m] in float32 or wider."""
