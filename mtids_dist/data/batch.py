@@ -26,6 +26,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.crops)
 
+    def pinned(self) -> Batch:
+        """The same in page-locked memory, from which a GPU fetches while everything else goes on."""
+        return Batch(self.crops.pin_memory(), {task: label.pin_memory() for task, label in self.labels.items()})
+
     def cut(self, parts: int) -> list[Batch]:
         """As many batches, whose rows are this one's in order."""
         crops = self.crops.tensor_split(parts)

@@ -78,14 +78,17 @@ def train_batches(
     crop_shape: CropShape,
     steps: int,
     seed: int,
+    pin: bool = False,
 ) -> Prefetched[Batch]:
     """One epoch of this rank: exactly `steps` batches of `config.batch_size` crops, normalised and augmented.
 
     Reading starts at once, in a thread: call it before validation to hide the start of an execution, on every rank (the
-    first block waits for all of them). `.wait_s` is how long training waited. `seed` has to differ by epoch and rank.
+    first block waits for all of them). `.wait_s` is how long training waited. `seed` has to differ by epoch and rank. `pin`:
+    leave batches in page-locked memory.
     WorkFailedError where the stream ends before the last step.
     """
-    return Prefetched(_epoch(iterator, config, tasks, crop_shape, steps, seed), depth=config.prefetch_batches)
+    batches = _epoch(iterator, config, tasks, crop_shape, steps, seed)
+    return Prefetched((batch.pinned() for batch in batches) if pin else batches, depth=config.prefetch_batches)
 
 
 def _epoch(

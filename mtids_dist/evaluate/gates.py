@@ -47,6 +47,12 @@ class GateSums:
             for name, total in of_task.items():
                 sums[name] = sums[name] + total if name in sums else total
 
+    def on_cpu(self) -> GateSums:
+        """The same sums on the CPU; until then they stay on the network's device, and nothing waits for it."""
+        found = GateSums()
+        found._add(self._rows, {task: {name: total.cpu() for name, total in sums.items()} for task, sums in self._sums.items()})
+        return found
+
     def means(self) -> dict[str, MeanGates]:
         """By task; empty where nothing was added."""
         return {task: MeanGates(**{k: tuple((v / self._rows).tolist()) for k, v in s.items()}) for task, s in self._sums.items()}
@@ -54,4 +60,4 @@ class GateSums:
 
 def _totals(gate: GateUse) -> dict[str, Tensor]:
     parts = {"branch": gate.branch, "shared": gate.shared, "private": gate.private, "use": gate.mixture()}
-    return {name: weights.detach().double().sum(0).cpu() for name, weights in parts.items()}
+    return {name: weights.detach().double().sum(0) for name, weights in parts.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,41 +64,38 @@ def predict_store(
     *,
     window: tuple[float, float],
     batch_size: int = 64,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     progress: Progress = no_progress,
 ) -> Predictions:
     """Run `model` (crops [B, 1, D, H, W] -> {task: logits [B, C]}) over all rows of `folds`; it is left in the mode it came in.
 
-    `window`: the values mapped to [-1, 1]. A model with `.gates(crops)` also tells how its experts are used.
+    `window`: the values mapped to [-1, 1]. `device`: None is a GPU where there is one. A model with `.watched_gates()` also tells
+    how its experts are used.
     """
     rows = store.labels(folds)
     labels = {name: encode(task, rows) for name, task in tasks.items()}
     logits: dict[str, list[Tensor]] = {name: [] for name in tasks}
     sums, done = GateSums(), 0
     was_training = model.training
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
+    watched = getattr(model, "watched_gates", nullcontext)()
     try:
-        for batch in store.batches(folds, batch_size=batch_size, columns=[CROP]):
-            crops = normalise(crops_of(batch), window).to(device)
-            _run(model, crops, logits, sums)
-            done += len(batch)
-            progress(done, len(rows), "predict")
+        with torch.inference_mode(), watched as gates:
+            for batch in store.batches(folds, batch_size=batch_size, columns=[CROP]):
+                outputs = model(normalise(crops_of(batch), window).to(device))
+                for name, chunks in logits.items():
+                    chunks.append(outputs[name].double())
+                sums.add(gates or {})
+                done += len(batch)
+                progress(done, len(rows), "predict")
     finally:
         model.train(was_training)
     return Predictions(tasks, rows, labels, {name: _softmax(logits[name], tasks[name]) for name in tasks}, sums.means())
 
 
-@torch.inference_mode()
-def _run(model: nn.Module, crops: Tensor, logits: Mapping[str, list[Tensor]], sums: GateSums) -> None:
-    outputs = model(crops)
-    for name, chunks in logits.items():
-        chunks.append(outputs[name].double().cpu())
-    if callable(gates := getattr(model, "gates", None)):
-        sums.add(gates(crops))
-
-
 def _softmax(chunks: list[Tensor], task: Task) -> npt.NDArray[np.float64]:
     if not chunks:
         return np.zeros((0, task.num_classes))
-    probabilities: npt.NDArray[np.float64] = torch.cat(chunks).softmax(1).numpy()
+    probabilities: npt.NDArray[np.float64] = torch.cat(chunks).softmax(1).cpu().numpy()
     return probabilities

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from mtids_dist.train.checkpoint import PortableState, Progress
     from mtids_dist.train.leg import Place, dataset_of, import_all, order_seed, train_leg
     from mtids_dist.train.network import build_network, without_scalarization
-    from mtids_dist.train.trainer import check_job, cpus_of, gpus_per_worker, train
+    from mtids_dist.train.trainer import check_gpus, check_job, cpus_of, gpus_per_worker, train
 
 _LAZY = {
     "PortableState": "checkpoint",
     "Place": "leg",
     "Progress": "checkpoint",
     "build_network": "network",
+    "check_gpus": "trainer",
     "check_job": "trainer",
     "cpus_of": "trainer",
     "dataset_of": "leg",
@@ -44,6 +45,7 @@ __all__ = [
     "TrainConfig",
     "TrainJob",
     "build_network",
+    "check_gpus",
     "check_job",
     "check_run",
     "cpus_of",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,22 +16,42 @@ from mtids_dist.train.engine import build_engine
 from mtids_dist.train.job import TrainJob
 from mtids_dist.train.losses import Counts, TaskLosses
 from mtids_dist.train.network import scalarization_for
+from mtids_dist.train.told import Told
 
 
-@dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a step did, the same on every rank.
+    """What a step did, the same on every rank. Losses are read from the device when they are asked for, and not before.
 
-    :param loss: {task: mean loss over the global batch}; None for a task without a label in it.
-    :param label_mass: {task: labels (times class weights) in the global batch}.
     :param balance: weights and Gramian.
-    :param stop: whether any rank was asked to stop.
+    :param shares: loss weight of each task, by which its loss was multiplied.
+    :param agreed: label mass [K], and how many ranks were asked to stop.
+    :param losses: [K], means over the global batch.
     """
 
-    loss: Mapping[str, float | None]
-    label_mass: Mapping[str, float]
-    balance: BalanceInfo
-    stop: bool
+    def __init__(self, balance: BalanceInfo, shares: Mapping[str, float], agreed: Told, losses: Told) -> None:
+        self.balance = balance
+        self._shares, self._agreed, self._losses = shares, agreed, losses
+
+    @property
+    def label_mass(self) -> dict[str, float]:
+        """{task: labels (times class weights) in the global batch}."""
+        return dict(zip(self._shares, self._agreed.read(), strict=False))
+
+    @property
+    def stop(self) -> bool:
+        """Whether any rank was asked to stop; known from the step's beginning on."""
+        return self._agreed.read()[-1] > 0
+
+    @property
+    def loss(self) -> dict[str, float | None]:
+        """{task: mean loss over the global batch}; None for a task without a label in it."""
+        values = zip(self._shares.items(), self._losses.read(), self._agreed.read(), strict=False)
+        return {task: value / share if known else None for (task, share), value, known in values}
+
+    @property
+    def is_here(self) -> bool:
+        """Whether asking for the losses waits for nothing."""
+        return self._losses.is_here
 
 
 class Learner:
@@ -59,7 +78,8 @@ class Learner:
     def step(self, batch: Batch, *, stop: bool = False) -> StepResult:
         """One balanced step on this rank's share of the global batch; a collective."""
         self.model.train()
-        mass, stop = self._agree(self.losses.label_mass(self._labels(batch)), stop)
+        agreed = self._agree(self.losses.label_mass(self._labels(batch)), stop)
+        early, mass = Told(agreed), agreed[:-1]
         total, shares = None, dist.get_world_size() * self._micro_batches
         for part in batch.cut(self._micro_batches):
             logits, features = self._with_features(part.crops)
@@ -71,12 +91,8 @@ class Learner:
             found = torch.stack([loss.detach() for loss in losses.values()])
             total = found if total is None else total + found
         assert total is not None
-        return StepResult(
-            loss=self._global_loss(total / self._micro_batches, mass),
-            label_mass=dict(zip(self.tasks, mass.tolist(), strict=True)),
-            balance=info,
-            stop=stop,
-        )
+        weights = {name: task.loss_weight for name, task in self.tasks.items()}
+        return StepResult(info, weights, early, Told(self._mean_over_ranks(total / self._micro_batches)))
 
     def _show_losses_after(self, part: Batch, mass: Tensor, shares: int, info: BalanceInfo) -> None:
         """One more forward, for a method that learns from what a step changed."""
@@ -98,7 +114,8 @@ class Learner:
         return logits, features
 
     def _on_device(self, crops: Tensor) -> Tensor:
-        return crops.to(self.device, self._dtype, non_blocking=True)
+        """Another precision is made there: the other way round the copy would be of memory that is not pinned."""
+        return crops.to(self.device, non_blocking=True).to(self._dtype)
 
     def _labels(self, batch: Batch) -> dict[str, Tensor]:
         return {task: label.to(self.device, non_blocking=True) for task, label in batch.labels.items()}
@@ -108,15 +125,13 @@ class Learner:
         """Of the next step."""
         return float(self.engine.get_lr()[0])
 
-    def _agree(self, mass: Tensor, stop: bool) -> tuple[Tensor, bool]:
-        """Label mass [K] of the global batch, and whether any rank wants to stop, in one collective."""
-        both = torch.cat([mass.double(), mass.new_tensor([float(stop)]).double()])
+    def _agree(self, mass: Tensor, stop: bool) -> Tensor:
+        """Label mass [K] of the global batch, and how many ranks were asked to stop, in one collective."""
+        both = torch.cat([mass.double(), torch.full((1,), float(stop), dtype=torch.float64, device=mass.device)])
         dist.all_reduce(both)
-        return both[:-1], bool(both[-1] > 0)
+        return both
 
-    def _global_loss(self, losses: Tensor, mass: Tensor) -> dict[str, float | None]:
+    def _mean_over_ranks(self, losses: Tensor) -> Tensor:
         mean = losses.double()
         dist.all_reduce(mean)
-        mean /= dist.get_world_size()
-        values = zip(self.tasks.items(), mean.tolist(), mass.tolist(), strict=True)
-        return {name: value / task.loss_weight if known else None for (name, task), value, known in values}
+        return mean / dist.get_world_size()

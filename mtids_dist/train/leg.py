@@ -58,7 +58,7 @@ def train_leg(job: TrainJob, folder: RunFolder, leg: Leg, place: Place, shard: r
                 dist.destroy_process_group()
 
 
-def rank_settings(job: TrainJob, folder: RunFolder, leg: Leg, *, threads: int) -> dict[str, Any]:
+def rank_settings(job: TrainJob, folder: RunFolder, leg: Leg, *, threads: int | None = None) -> dict[str, Any]:
     """What `train_on_rank` is given, as data that any process can read."""
     return {
         "job": job.model_dump(mode="json"),

@@ -38,11 +38,11 @@ class TaskLosses(nn.Module):
 
     def label_mass(self, labels: Mapping[str, Tensor]) -> Tensor:
         """What this rank's labels weigh per task [K]: their number, without class weights. Sum it over ranks before `forward`."""
-        mass = []
+        masses = []
         for index, task in enumerate(self._tasks):
-            known = labels[task][labels[task] != MISSING]
-            mass.append(self._buffer("weight", index)[known].sum())
-        return torch.stack(mass)
+            weight = nn.functional.pad(self._buffer("weight", index), (0, 1))
+            masses.append(weight[labels[task]].sum())  # a missing label, -1, takes the 0 at the end
+        return torch.stack(masses)
 
     def forward(
         self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], global_mass: Tensor, shares: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -42,6 +41,25 @@ def check_job(job: TrainJob) -> None:
     check_store(open_store(job.data.store), job.data, job.tasks, world_size=job.train.scale.workers)
 
 
+def check_gpus(scale: ScaleConfig, gpus: float) -> None:
+    """What can't train on a cluster with so many GPUs, said before a worker starts.
+
+    :raises InputError: fewer GPUs than workers, where nothing says that none are wanted; or workers that would share one.
+    """
+    found = f"{scale.workers} workers, {gpus:g} GPUs"
+    if scale.gpus_per_worker is None and 0 < gpus < scale.workers:
+        allowed = f"{int(gpus)} workers, or --set train.scale.gpus_per_worker=0 to train on CPUs"
+        raise InputError("there is no GPU for each worker", where="train.scale.workers", found=found, allowed=allowed)
+    share = scale.gpus_per_worker or 0.0
+    if scale.workers > 1 and share % 1:
+        raise InputError(
+            "workers that share a GPU can't reach each other by NCCL",
+            where="train.scale.gpus_per_worker",
+            found=f"{scale.workers} workers with {share:g} GPUs each",
+            allowed="a whole number of GPUs a worker, or one worker",
+        )
+
+
 def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) -> None:
     """Trains on the Ray that this process is connected to, or goes on from the folder's last checkpoint.
 
@@ -54,6 +72,7 @@ def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) 
     :raises WorkFailedError: workers were lost more often than allowed, or training itself failed.
     """
     check_job(job)
+    check_gpus(job.train.scale, ray.cluster_resources().get("GPU", 0))
     leg = Leg(until=job.train.epochs, start=folder.start.absolute() if folder.start.exists() else None)
     tail = Tail(folder.metrics)
     tail.skip()
@@ -91,7 +110,7 @@ def _trainer(job: TrainJob, folder: RunFolder, leg: Leg) -> TorchTrainer:
     scale, use_gpu = job.train.scale, gpus_per_worker(job.train.scale) > 0
     return TorchTrainer(
         train_on_rank,
-        train_loop_config=rank_settings(job, folder, leg, threads=max(1, (os.cpu_count() or 1) // scale.workers)),
+        train_loop_config=rank_settings(job, folder, leg),
         scaling_config=ScalingConfig(num_workers=scale.workers, use_gpu=use_gpu, resources_per_worker=_resources(scale)),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         datasets={"train": dataset_of(job, seed=_order_seed(job, folder, leg), name=folder.name)},
@@ -122,10 +141,10 @@ def _order_seed(job: TrainJob, folder: RunFolder, leg: Leg) -> int:
 
 
 def gpus_per_worker(scale: ScaleConfig) -> float:
-    """What a worker gets of the cluster's GPUs: as described, or one each where there are enough."""
+    """What a worker gets of the cluster's GPUs: as described, or one each where there are any (`check_gpus`)."""
     if scale.gpus_per_worker is not None:
         return scale.gpus_per_worker
-    return 1.0 if ray.cluster_resources().get("GPU", 0) >= scale.workers else 0.0
+    return 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
 
 
 def cpus_of(scale: ScaleConfig) -> float:

@@ -56,12 +56,13 @@ def validate(learner: Learner, batches: Iterable[tuple[Batch, Index]], *, rows: 
     sums = GateSums()
     with learner.model.watched_gates() as gates:
         for batch, index in _exactly(batches, math.ceil(stripe / batch_size)):
-            logits = {task: out.float().cpu() for task, out in learner.forward(batch.crops).items()}
+            logits = {task: out.float() for task, out in learner.forward(batch.crops).items()}
             if index is not None:
                 mine.append((index, logits, dict(batch.labels)))
                 sums.add(gates)
     gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, (mine, sums))
+    on_cpu = [(index, {task: out.cpu() for task, out in logits.items()}, labels) for index, logits, labels in mine]
+    dist.all_gather_object(gathered, (on_cpu, sums.on_cpu()))
     return _assess(learner.tasks, gathered) if dist.get_rank() == 0 else None
 
 

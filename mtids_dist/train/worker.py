@@ -13,6 +13,7 @@ import numpy as np
 import ray.train
 import torch
 import torch.distributed as dist
+from joblib import cpu_count
 from safetensors.torch import save_file
 
 from mtids_dist.data import Batch, Split, label_counts, open_store, steps_per_epoch, train_batches, validation_batches
@@ -28,7 +29,7 @@ from mtids_dist.train.checkpoint import (
 from mtids_dist.train.config import Selection
 from mtids_dist.train.engine import close_engine
 from mtids_dist.train.job import Leg, RunFolder, TrainJob
-from mtids_dist.train.learner import Learner
+from mtids_dist.train.learner import Learner, StepResult
 from mtids_dist.train.logs import log_to_file
 from mtids_dist.train.losses import absent_classes
 from mtids_dist.train.metrics_log import MetricsLog
@@ -40,15 +41,15 @@ from mtids_dist.train.validation import Validation, validate
 def train_on_rank(settings: dict[str, Any]) -> None:
     """Ray Train's loop per worker.
 
-    `settings`: `job` and `leg` as JSON data, `folder` (the run folder), `threads`, and `shard` (this rank's part of the data
-    set) where Ray Train does not hand it out.
+    `settings`: `job` and `leg` as JSON data, `folder` (the run folder), `threads` (None: this worker's share of its node's
+    cores), and `shard` (this rank's part of the data set) where Ray Train does not hand it out.
     """
     job, leg = TrainJob.model_validate(settings["job"]), Leg.model_validate(settings["leg"])
     folder = RunFolder(Path(settings["folder"]))
     log_to_file(folder.logs, f"rank-{dist.get_rank()}")
     try:
         shard = settings.get("shard") or ray.train.get_dataset_shard("train")
-        _RankLoop(job, folder, leg, shard=shard, threads=settings["threads"]).run()
+        _RankLoop(job, folder, leg, shard=shard, threads=settings["threads"] or _share_of_cores()).run()
     except Exception:
         logging.exception("rank %d failed", dist.get_rank())
         raise
@@ -133,8 +134,10 @@ class _RankLoop:
             crop_shape=self.store.crop_shape,
             steps=self.steps - progress.step_in_epoch,
             seed=int(seed),
+            pin=self.learner.device.type == "cuda",
         )
         step_log = StepLog(self.log, job.train.log_every, dist.get_world_size() * job.data.batch_size)
+        result: StepResult | None = None
         for batch, waited_s in _with_waiting_time(batches):
             if not self.has_stepped:
                 self._event("first step", step=progress.step)
@@ -145,8 +148,9 @@ class _RankLoop:
             step_log.add(result, progress, learning_rate=learning_rate, waited_s=waited_s)
             if result.stop:
                 batches.close()
-                return True
-        return False
+                break
+        step_log.close()
+        return result is not None and result.stop
 
     def _due(self, every: int) -> bool:
         return self.progress.epoch % every == 0 or self.progress.epoch == self.leg.until
@@ -215,6 +219,12 @@ class _RankLoop:
     def _event(self, event: str, **fields: Any) -> None:
         if self.log is not None:
             self.log.append("event", event=event, time_s=time.time(), **fields)
+
+
+def _share_of_cores() -> int:
+    """Cores of this very machine (or of the container's part of it), divided by the workers on it."""
+    workers: int = ray.train.get_context().get_local_world_size()
+    return max(1, int(cpu_count()) // workers)
 
 
 def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:

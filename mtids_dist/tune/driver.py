@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 from ray.tune.search import BasicVariantGenerator
 
 from mtids_dist.errors import InputError, StoppedError, WorkFailedError
-from mtids_dist.train import TrainJob, check_job, gpus_per_worker
+from mtids_dist.train import TrainJob, check_gpus, check_job, gpus_per_worker
 from mtids_dist.tune.config import Scheduler, SearchConfig
 from mtids_dist.tune.folder import SearchFolder
 from mtids_dist.tune.history import History, Line, Replay, Start
@@ -49,6 +49,7 @@ def search(job: TrainJob, config: SearchConfig, folder: SearchFolder, descriptio
     """
     check_space(job, config)
     check_job(job)
+    check_gpus(job.train.scale, ray.cluster_resources().get("GPU", 0))
     history = History.open(folder.history)
     starts = _starts(job, config, history)
     groups, resources, threads = room(job, config, ray.cluster_resources())
