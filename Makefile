@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/demo
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: env demo test test-all check lint manifests bench clean
+.PHONY: env demo test test-all check lint manifests bench gpu clean
 .DEFAULT_GOAL := demo
 
 env: $(STAMP)
@@ -48,6 +48,10 @@ manifests: env
 
 bench: env
 	$(BIN)/python benchmarks/lidc_readings.py
+
+gpu: env
+	$(PYTEST) -q -m gpu
+	$(BIN)/python benchmarks/gpu
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

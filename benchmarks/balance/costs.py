@@ -20,17 +20,28 @@ CASES = (("demo", 16, 1.0), ("small_resnet", 8, 2.0), ("resnet18", 8, 0.3))
 WAYS = ("plain", *OURS, *PEERS)
 
 
-def interleaved(steps: dict[str, Step], data: tuple[Tensor, Tensor], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way's step in every round; each round begins with another way."""
+def nothing() -> None:
+    """What there is to wait for on a CPU."""
+
+
+def interleaved(
+    steps: dict[str, Step], data: tuple[Tensor, Tensor], rounds: int, *, wait: Callable[[], None] = nothing
+) -> dict[str, list[float]]:
+    """Seconds of each way's step in every round; each round begins with another way.
+
+    :param wait: until the device has done all that it was given.
+    """
     names = list(steps)
     found: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(2):
         for name in names:
             steps[name](*data)
+    wait()
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             began = time.perf_counter()
             steps[name](*data)
+            wait()
             found[name].append(time.perf_counter() - began)
     return found
 

@@ -12,7 +12,8 @@ import yaml
 
 from mtids_dist import __version__
 from mtids_dist.cli.app import Address, AsJson, Overrides, Run, app, checks, epilog, settings_of
-from mtids_dist.console import SearchDisplay, TrainingDisplay, evaluation_table, progress_bar, say
+from mtids_dist.console import SearchDisplay, TrainingDisplay, evaluation_table, progress_bar, rehearsal_table, say
+from mtids_dist.errors import InputError
 from mtids_dist.observe import Tracker
 
 if TYPE_CHECKING:
@@ -21,9 +22,26 @@ if TYPE_CHECKING:
 Track = Annotated[list[Tracker] | None, typer.Option("--track", help="also write to a tracker, inside the run folder")]
 
 
+Check = Annotated[
+    bool, typer.Option("--check", help="only build everything and take one step; tell what was found, write nothing")
+]
+
+
 @app.command(epilog=epilog("mtids-dist train configs/demo.yaml --set train.epochs=5 --set run=runs/short"))
-def train(run: Run, overrides: Overrides = None, address: Address = None, track: Track = None) -> None:
+def train(
+    run: Run,
+    overrides: Overrides = None,
+    address: Address = None,
+    track: Track = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
     """Train, or go on from the run folder's last checkpoint. Ctrl-C and SIGTERM leave a checkpoint (exit code 3)."""
+    if as_json and not check:
+        raise InputError("training itself has no answer to print", where="train --json", allowed="train --check --json")
+    if check:
+        _rehearse(run, overrides, address, track, as_json)
+        return
     from mtids_dist.config import load_run
     from mtids_dist.embedded import phantom_store
     from mtids_dist.observe import check_trackers, each, observers, of_training
@@ -52,6 +70,31 @@ def train(run: Run, overrides: Overrides = None, address: Address = None, track:
         with watched as watching:
             fit(config.job(), config.folder, on_line=each(display, of_training(watching)))
     say(f"trained: {config.folder.weights}")
+
+
+def _rehearse(run: Path, overrides: Overrides, address: Address, track: Track, as_json: bool) -> None:
+    """With fewer imports than training: they are most of the time that it takes."""
+    from mtids_dist.config import load_run
+    from mtids_dist.observe import check_trackers
+    from mtids_dist.train import check_job, check_run, rehearse_here
+
+    check_trackers(track or [])
+    config = load_run(run, overrides or [])
+    job, crop_shape = config.job(), config.data.crop_shape or (config.prepare.crop,) * 3
+    if job.data.store is not None:
+        check_job(job)
+    check_run(config.folder, config.resolved())
+    if address is None:
+        found = rehearse_here(job, crop_shape=crop_shape).to_json()
+    else:
+        from mtids_dist.ray_session import ray_session
+        from mtids_dist.shared_storage import check_shared
+        from mtids_dist.train import rehearse_on_ray
+
+        with ray_session(address):
+            check_shared(writes={}, reads=config.paths()["reads"])  # a mark in the run folder would be written
+            found = rehearse_on_ray(job, crop_shape=crop_shape).to_json()
+    typer.echo(json.dumps(found, indent=1) if as_json else rehearsal_table(found))
 
 
 @app.command(epilog=epilog("mtids-dist tune configs/tune-demo.yaml --set tune.members=6"))

@@ -2,6 +2,7 @@
 
 from mtids_dist.console.evaluation import evaluation_table
 from mtids_dist.console.jobs import job_table
+from mtids_dist.console.rehearsal import rehearsal_table
 from mtids_dist.console.search import SearchDisplay
 from mtids_dist.console.terminal import ask, console, errors, notice, progress_bar, say
 from mtids_dist.console.training import TrainingDisplay
@@ -16,5 +17,6 @@ __all__ = [
     "job_table",
     "notice",
     "progress_bar",
+    "rehearsal_table",
     "say",
 ]

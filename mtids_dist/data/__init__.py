@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mtids_dist.data.datasets import DATASETS, LIDC_TASKS, make_dataset
     from mtids_dist.data.montage import draw_montage
     from mtids_dist.data.preparation import prepare
+    from mtids_dist.data.sample import random_batch, sample_batch
     from mtids_dist.data.stream import ingest_options, train_batches, train_dataset, validation_batches
     from mtids_dist.data.summary import StoreSummary, summarise
 
@@ -37,6 +38,8 @@ _LAZY = {
     "make_dataset": "datasets",
     "normalise": "batch",
     "prepare": "preparation",
+    "random_batch": "sample",
+    "sample_batch": "sample",
     "steps_per_epoch": "checks",
     "summarise": "summary",
     "train_batches": "stream",
@@ -75,6 +78,8 @@ __all__ = [
     "normalise",
     "open_store",
     "prepare",
+    "random_batch",
+    "sample_batch",
     "steps_per_epoch",
     "summarise",
     "train_batches",

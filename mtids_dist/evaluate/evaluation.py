@@ -54,7 +54,7 @@ def evaluate(
     held_out: int,
     window: tuple[float, float],
     batch_size: int = 64,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     checkpoint: Path | None = None,
     resamples: int = 500,
     seed: int = 0,

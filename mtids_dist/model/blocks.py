@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mtids_dist.model.convolution import Conv3d
+
 CHANNELS_PER_GROUP = 8
 """Group norm sees one sample only, so N ranks give what one rank gives; every width is a multiple of this."""
 
@@ -16,7 +18,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.conv = Conv3d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.norm = nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
 
     def forward(self, x_BCdhw: Tensor) -> Tensor:

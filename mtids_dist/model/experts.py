@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtids_dist.model.blocks import CHANNELS_PER_GROUP, ConvBlock, pool
+from mtids_dist.model.convolution import conv3d
 
 KERNEL = 3
 
@@ -49,7 +50,7 @@ class Experts(nn.Module):
 def side_by_side(z_BCdhw: Tensor, weight_EWC333: Tensor, norm_weight_EW: Tensor, norm_bias_EW: Tensor) -> Tensor:
     """What experts with these parameters say of each sample, [B, E, W]."""
     count, width = norm_weight_EW.shape
-    y_BFdhw = nn.functional.conv3d(z_BCdhw, weight_EWC333.flatten(0, 1), padding=KERNEL // 2)
+    y_BFdhw = conv3d(z_BCdhw, weight_EWC333.flatten(0, 1), padding=KERNEL // 2)
     groups = count * width // CHANNELS_PER_GROUP
     y_BFdhw = nn.functional.group_norm(y_BFdhw, groups, norm_weight_EW.flatten(), norm_bias_EW.flatten())
     return pool(nn.functional.relu(y_BFdhw)).view(-1, count, width)

@@ -10,6 +10,8 @@ from typing import Any
 from monai.networks.nets.resnet import ResNet, get_inplanes, resnet_params
 from torch import Tensor, nn
 
+from mtids_dist.model.convolution import use_own_convolutions
+
 GROUP_NORM = ("group", {"num_groups": 8})
 
 
@@ -35,6 +37,7 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]  # MONAI is untyped
             norm=GROUP_NORM,
         )
         self.out_channels = int(self.in_planes)
+        use_own_convolutions(self)
 
     def _make_layer(self, *args: Any, **settings: Any) -> nn.Sequential:
         # MONAI hands `norm` to the stem only and leaves batch norm in the layers.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 EXEC = "exec"
 DESCRIPTION = "RUN.yaml"
 """How the command line writes a run description, as an argument or as an option's value."""
+REHEARSES = "check"
+"""The option by which a verb only looks at what it would do: nothing works in the run folder then."""
 STOP_WAIT_S = 120
 """Ray kills 3 s after it asked a job to stop: too soon for a checkpoint."""
 
@@ -86,10 +88,11 @@ def call_of(
     config = _description(command, values, root)
     if config is not None and verb in checks:
         checks[verb](config)
+    run = _run_folder(verb, config, root) if config is not None and _keeps_run(command) else None
     return Call(
         verb=verb,
         words=("python", "-m", "mtids_dist", verb, *arguments),
-        run=_run_folder(verb, config, root) if config is not None and _keeps_run(command) else None,
+        run=None if values.get(REHEARSES) else run,
         reads=dict(_relative_arguments(command, values)),
     )
 

@@ -13,22 +13,31 @@ from mtids_dist.train.run_folder import check_run, open_run
 
 if TYPE_CHECKING:
     from mtids_dist.train.checkpoint import PortableState, Progress
-    from mtids_dist.train.leg import Place, dataset_of, import_all, order_seed, train_leg
+    from mtids_dist.train.checks import check_gpus, check_job
+    from mtids_dist.train.leg import dataset_of, import_all, order_seed, train_leg
+    from mtids_dist.train.memory import MemoryEstimate
     from mtids_dist.train.network import build_network, without_scalarization
-    from mtids_dist.train.trainer import check_gpus, check_job, cpus_of, gpus_per_worker, train
+    from mtids_dist.train.place import Place
+    from mtids_dist.train.rehearsal import Rehearsal, rehearse_here
+    from mtids_dist.train.rehearsal_on_ray import rehearse_on_ray
+    from mtids_dist.train.trainer import cpus_of, gpus_per_worker, train
 
 _LAZY = {
+    "MemoryEstimate": "memory",
+    "Place": "place",
     "PortableState": "checkpoint",
-    "Place": "leg",
     "Progress": "checkpoint",
+    "Rehearsal": "rehearsal",
     "build_network": "network",
-    "check_gpus": "trainer",
-    "check_job": "trainer",
+    "check_gpus": "checks",
+    "check_job": "checks",
     "cpus_of": "trainer",
     "dataset_of": "leg",
     "gpus_per_worker": "trainer",
     "import_all": "leg",
     "order_seed": "leg",
+    "rehearse_here": "rehearsal",
+    "rehearse_on_ray": "rehearsal_on_ray",
     "train": "trainer",
     "train_leg": "leg",
     "without_scalarization": "network",
@@ -37,10 +46,12 @@ _LAZY = {
 
 __all__ = [
     "Leg",
+    "MemoryEstimate",
     "MetricsLog",
     "Place",
     "PortableState",
     "Progress",
+    "Rehearsal",
     "RunFolder",
     "TrainConfig",
     "TrainJob",
@@ -55,6 +66,8 @@ __all__ = [
     "open_run",
     "order_seed",
     "read_lines",
+    "rehearse_here",
+    "rehearse_on_ray",
     "train",
     "train_leg",
     "without_scalarization",

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mtids_dist.balance import DeepSpeedHandOver
 from mtids_dist.train.engine import base_optimizer
+from mtids_dist.train.full_state import full_moment, full_weight, set_full_moment
 from mtids_dist.train.learner import Learner
 
 TAG = "state"
@@ -139,47 +140,31 @@ def _engine_kind(learner: Learner) -> tuple[int, int]:
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """fp32 weights by parameter name, whole, on the CPU, whatever the ZeRO stage; a collective."""
-    from deepspeed.utils import safe_get_full_fp32_param
-
     weights = {}
     for name, parameter in model.named_parameters():
-        whole = safe_get_full_fp32_param(parameter)
+        whole = full_weight(parameter)
         weights[name] = _on_cpu(parameter if whole is None else whole)
     weights.update({name: _on_cpu(buffer) for name, buffer in model.named_buffers()})
     return weights
 
 
 def _whole_moments(learner: Learner) -> dict[str, dict[str, Tensor]]:
+    optimizer = base_optimizer(learner.engine)
     found: dict[str, dict[str, Tensor]] = {}
     for name, parameter in learner.model.named_parameters():
         for moment in _moments_of(learner):
-            value = _moment(learner, parameter, moment)
+            value = full_moment(parameter, optimizer, moment)
             if value is not None:
                 found.setdefault(name, {})[moment] = _on_cpu(value)
     return found
 
 
-def _moment(learner: Learner, parameter: nn.Parameter, moment: str) -> Tensor | None:
-    from deepspeed.utils import safe_get_full_optimizer_state
-
-    whole: Tensor | None = safe_get_full_optimizer_state(parameter, moment)
-    if whole is None:  # no ZeRO, fp32: a plain torch optimizer has it
-        whole = base_optimizer(learner.engine).state.get(parameter, {}).get(moment)
-    return whole
-
-
 def _set_whole_moments(learner: Learner, moments: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
-    from deepspeed.utils import safe_set_full_optimizer_state
-
     _make_optimizer_state(learner)
     optimizer = base_optimizer(learner.engine)
     for name, parameter in learner.model.named_parameters() if moments else ():
         for moment in _moments_of(learner):
-            value = moments[name][moment].to(learner.device)
-            if parameter in optimizer.state:  # no ZeRO, fp32: a plain torch optimizer
-                optimizer.state[parameter][moment].copy_(value)
-            else:
-                safe_set_full_optimizer_state(parameter, value, moment)
+            set_full_moment(parameter, optimizer, moment, moments[name][moment])
     for state in optimizer.state.values():
         if "step" in state:
             state["step"].fill_(step if moments else 0)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mtids_dist.errors import InputError
 from mtids_dist.train.config import Optimizer, OptimizerConfig, Precision, ScaleConfig, Schedule
+from mtids_dist.train.full_state import set_full_weight
 
 
 def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfig, *, batch_size: int, total_steps: int) -> Any:
@@ -26,11 +27,13 @@ def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfi
     use_no_compiled_ops()
     _check_precision(scale.precision)
     settings = deepspeed_settings(optimizer, scale, batch_size=batch_size, total_steps=total_steps)
+    exact = [(p, p.detach().clone()) for p in model.parameters()] if scale.precision is Precision.BF16 else []
     try:
         engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=settings)
     except (AssertionError, ValueError) as error:
         raise InputError(f"DeepSpeed refuses these settings: {error}", where="train.scale.deepspeed") from error
     _check_master_weights(engine)
+    _set_master_weights(exact)
     if _clips_itself(optimizer, scale):
         _clip_at_once(engine, optimizer.gradient_clipping)
     return engine
@@ -126,6 +129,13 @@ def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
 def _check_precision(precision: Precision) -> None:
     if precision is Precision.BF16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise InputError("this GPU has no bfloat16", where="train.scale.precision", found="bf16", allowed="fp32")
+
+
+def _set_master_weights(exact: list[tuple[nn.Parameter, Tensor]]) -> None:
+    """Puts the model's own weights back: DeepSpeed makes its fp32 weights of those that it has just rounded to bf16, and a run
+    that goes on would lose with each start what its last steps have learned."""
+    for parameter, value in exact:
+        set_full_weight(parameter, value)
 
 
 def _check_master_weights(engine: Any) -> None:

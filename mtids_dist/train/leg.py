@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,17 +14,8 @@ from mtids_dist.data import Split, open_store, train_dataset
 from mtids_dist.train.engine import use_no_compiled_ops
 from mtids_dist.train.failures import told
 from mtids_dist.train.job import Leg, RunFolder, TrainJob
+from mtids_dist.train.place import Place, as_torchrun_does
 from mtids_dist.train.worker import train_on_rank
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A rank's place in its world; `address` and `port` are where rank 0 listens."""
-
-    rank: int
-    world_size: int
-    address: str
-    port: int
 
 
 def import_all() -> None:
@@ -44,7 +31,7 @@ def train_leg(job: TrainJob, folder: RunFolder, leg: Leg, place: Place, shard: r
     :param shard: this rank's part of `dataset_of(job)`.
     :raises MTIDSError: a rank was lost, or training itself failed.
     """
-    with _as_torchrun_does(place):
+    with as_torchrun_does(place):
         try:
             TorchTrainer(
                 train_on_rank,
@@ -83,26 +70,3 @@ def dataset_of(job: TrainJob, *, seed: int, name: str) -> ray.data.Dataset:
 def order_seed(job: TrainJob, *, first_epoch: int) -> int:
     """Ray Data counts a dataset's epochs from 0 again when a run resumes: the seed moves on with the first of them."""
     return int(np.random.SeedSequence((job.seed, first_epoch)).generate_state(1)[0])
-
-
-@contextmanager
-def _as_torchrun_does(place: Place) -> Iterator[None]:
-    """Ray gives every process the sight of its own GPU alone, so each is the only one on its node, as torchrun counts."""
-    mine = {
-        "RANK": str(place.rank),
-        "WORLD_SIZE": str(place.world_size),
-        "LOCAL_RANK": "0",
-        "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": place.address,
-        "MASTER_PORT": str(place.port),
-    }
-    before = {name: os.environ.get(name) for name in mine}
-    os.environ.update(mine)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Collection, Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from mtids_dist.errors import InputError
 from mtids_dist.train.job import RunFolder
 from mtids_dist.train.metrics_log import read_lines
+from mtids_dist.train.packages import version_of
 
 MAY_CHANGE = (
     "run",
@@ -108,4 +108,4 @@ def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    return {"python": platform.python_version(), **{package: version_of(package) for package in PACKAGES}}

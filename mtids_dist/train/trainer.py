@@ -15,9 +15,10 @@ import ray
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from mtids_dist.data import check_store, ingest_options, open_store
-from mtids_dist.errors import InputError, StoppedError
+from mtids_dist.data import ingest_options
+from mtids_dist.errors import StoppedError
 from mtids_dist.train.checkpoint import Progress
+from mtids_dist.train.checks import check_gpus, check_job
 from mtids_dist.train.config import ScaleConfig
 from mtids_dist.train.failures import told, worker_was_lost
 from mtids_dist.train.job import CHECKPOINTS, Leg, RunFolder, TrainJob
@@ -27,37 +28,6 @@ from mtids_dist.train.run_folder import has_finished
 from mtids_dist.train.worker import train_on_rank
 
 POLL_S = 0.2
-
-
-def check_job(job: TrainJob) -> None:
-    """Everything about data that can be refused before a worker starts.
-
-    :raises InputError: no store, another crop size, a missing column, an empty fold, fewer rows than a global batch.
-    """
-    if job.data.store is None:
-        raise InputError(
-            "no store to train on", where="data.store", allowed="a folder that `mtids-dist prepare` or `dataset` wrote"
-        )
-    check_store(open_store(job.data.store), job.data, job.tasks, world_size=job.train.scale.workers)
-
-
-def check_gpus(scale: ScaleConfig, gpus: float) -> None:
-    """What can't train on a cluster with so many GPUs, said before a worker starts.
-
-    :raises InputError: fewer GPUs than workers, where nothing says that none are wanted; or workers that would share one.
-    """
-    found = f"{scale.workers} workers, {gpus:g} GPUs"
-    if scale.gpus_per_worker is None and 0 < gpus < scale.workers:
-        allowed = f"{int(gpus)} workers, or --set train.scale.gpus_per_worker=0 to train on CPUs"
-        raise InputError("there is no GPU for each worker", where="train.scale.workers", found=found, allowed=allowed)
-    share = scale.gpus_per_worker or 0.0
-    if scale.workers > 1 and share % 1:
-        raise InputError(
-            "workers that share a GPU can't reach each other by NCCL",
-            where="train.scale.gpus_per_worker",
-            found=f"{scale.workers} workers with {share:g} GPUs each",
-            allowed="a whole number of GPUs a worker, or one worker",
-        )
 
 
 def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) -> None:
@@ -111,7 +81,7 @@ def _trainer(job: TrainJob, folder: RunFolder, leg: Leg) -> TorchTrainer:
     return TorchTrainer(
         train_on_rank,
         train_loop_config=rank_settings(job, folder, leg),
-        scaling_config=ScalingConfig(num_workers=scale.workers, use_gpu=use_gpu, resources_per_worker=_resources(scale)),
+        scaling_config=ScalingConfig(num_workers=scale.workers, use_gpu=use_gpu, resources_per_worker=resources_of(scale)),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         datasets={"train": dataset_of(job, seed=_order_seed(job, folder, leg), name=folder.name)},
         dataset_config=DataConfig(execution_options=ingest_options()),
@@ -149,11 +119,11 @@ def gpus_per_worker(scale: ScaleConfig) -> float:
 
 def cpus_of(scale: ScaleConfig) -> float:
     """What all workers together take of the cluster's CPUs."""
-    return scale.workers * _resources(scale)["CPU"]
+    return scale.workers * resources_of(scale)["CPU"]
 
 
-def _resources(scale: ScaleConfig) -> dict[str, float]:
-    """Leaves a CPU for Ray Data: when Train reserves every one of them, reading stalls."""
+def resources_of(scale: ScaleConfig) -> dict[str, float]:
+    """What a worker takes of the cluster. Leaves a CPU for Ray Data: when Train reserves every one of them, reading stalls."""
     spare = ray.cluster_resources().get("CPU", 1.0) - 1.0
     cpus = scale.cpus_per_worker or min(1.0, max(spare, 0.5) / scale.workers)
     gpus = gpus_per_worker(scale)
