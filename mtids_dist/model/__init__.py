@@ -8,7 +8,7 @@ from mtids_dist.model.config import ModelConfig, Routing, Trunk
 from mtids_dist.model.gates import GateUse
 from mtids_dist.model.init_from import LoadReport, NotLoaded, load_trunk
 from mtids_dist.model.mtids import MTIDS
-from mtids_dist.model.params import ParamCount
+from mtids_dist.model.params import ParamCount, nothing_allocated
 from mtids_dist.model.resize import plan_resize, resize_experts
 from mtids_dist.model.resize_plan import Origin, ResizePlan
 
@@ -24,6 +24,7 @@ __all__ = [
     "Routing",
     "Trunk",
     "load_trunk",
+    "nothing_allocated",
     "plan_resize",
     "resize_experts",
 ]

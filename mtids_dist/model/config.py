@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-import torch
 from torch import nn
 
 from mtids_dist.model.blocks import CHANNELS_PER_GROUP
-from mtids_dist.model.params import ParamCount
+from mtids_dist.model.params import ParamCount, nothing_allocated
 
 if TYPE_CHECKING:
     from mtids_dist.model.mtids import MTIDS
@@ -157,7 +156,7 @@ class ModelConfig:
 
         :raises ValueError: as `experts_of`.
         """
-        with torch.device("meta"):
+        with nothing_allocated():
             return ParamCount.of(self.build(tasks))
 
 

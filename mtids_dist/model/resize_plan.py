@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mtids_dist.model.config import ModelConfig
 from mtids_dist.model.mtids import MTIDS
+from mtids_dist.model.params import nothing_allocated
 
 
 class Origin(NamedTuple):
@@ -80,7 +81,7 @@ class ResizePlan:
         if not 0 <= noise < math.inf:
             raise ValueError(f"noise must be finite and not negative, found {noise:g}")
         weights = self.apply_to_weights(model.state_dict(), noise=noise, seed=seed)
-        with torch.device("meta"):
+        with nothing_allocated():
             resized = self.config.build(model.tasks)
         resized.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
         return resized.train(model.training)

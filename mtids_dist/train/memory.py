@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mtids_dist.errors import InputError
-from mtids_dist.model import MTIDS
+from mtids_dist.model import MTIDS, nothing_allocated
 from mtids_dist.train.config import Optimizer, OptimizerConfig, Precision
 from mtids_dist.train.job import TrainJob
-from mtids_dist.train.network import build_network, scalarization_for
+from mtids_dist.train.network import build_network
 
 FP32, LABEL = 4, 8
 """Bytes of a number in master weights, moments and a batch's crops, and of a class index."""
@@ -58,7 +58,7 @@ class MemoryEstimate:
 
         The network is only built and run on torch's meta device, which does as a GPU does: a CPU keeps more in bf16.
         """
-        with torch.device("meta"):
+        with nothing_allocated():
             network = build_network(job)
             kept = _kept_bytes(job, network, crop_shape)
             balancer = _balancer_bytes(job, network)
@@ -151,9 +151,10 @@ def _kept_bytes(job: TrainJob, network: nn.Module, crop_shape: CropShape) -> _Ke
 
 
 def _balancer_bytes(job: TrainJob, network: MTIDS) -> int:
-    shared = network.shared_parameters()
-    kept: int = job.balance.build_balancer(shared, scalarization_for(network, job)).bytes_kept(len(job.tasks))
-    return kept
+    if job.balance.weights_losses:
+        return 0
+    numbers = sum(parameter.numel() for parameter in network.shared_parameters())
+    return job.balance.build_gramian().bytes_kept(len(job.tasks), numbers, job.train.scale.workers)
 
 
 def _crop_bytes(job: TrainJob, crop_shape: CropShape) -> float:

@@ -30,10 +30,8 @@ def trained(device: str, precision: str, stage: int) -> tuple[Tensor, Tensor]:
 
     learner, start = small_learner(small_job(stage=stage, precision=precision), total_steps=STEPS)
     assert learner.device.type == device
-    # On a CPU oneDNN's bf16 convolutions leave nan in a gradient now and then (torch 2.13); without it they are slow, and right.
-    with torch.backends.mkldnn.flags(enabled=precision == "fp32"):
-        for batch in batches(STEPS):
-            learner.step(batch)
+    for batch in batches(STEPS):
+        learner.step(batch)
     end = whole_weights(learner.model)
     close_engine(learner.engine)
     return torch.cat([w.reshape(-1) for w in start.values()]), torch.cat([end[name].reshape(-1) for name in start])

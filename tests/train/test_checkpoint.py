@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,7 +17,25 @@ from mtids_dist.tasks import MTIDS_TASKS
 ROWS, BEFORE, AFTER, SEED = 12, 3, 3, 11
 
 
-def learner(stage: int, method: str, saved=None):  # noqa: ANN001, ANN201  # imported late, on the rank
+class Case(NamedTuple):
+    """What is trained before the checkpoint, on two ranks."""
+
+    stage: int
+    method: str
+    precision: str
+
+
+CASES = (
+    Case(2, "ddgb", "fp32"),
+    Case(3, "ddgb", "bf16"),
+    Case(0, "ddgb", "bf16"),
+    Case(3, "uw", "fp32"),
+    Case(2, "famo", "fp32"),
+)
+Weights = dict[str, Tensor]
+
+
+def learner(stage: int, method: str, precision: str, saved=None):  # noqa: ANN001, ANN201  # imported late, on the rank
     import torch.distributed as dist
 
     from mtids_dist.train import TrainJob
@@ -29,7 +48,11 @@ def learner(stage: int, method: str, saved=None):  # noqa: ANN001, ANN201  # imp
             "balance": {"method": method},
             "train": {
                 "optimizer": {"learning_rate": 1e-2},
-                "scale": {"zero_stage": stage, "deepspeed": {"zero_optimization": {"stage3_param_persistence_threshold": 0}}},
+                "scale": {
+                    "zero_stage": stage,
+                    "precision": precision,
+                    "deepspeed": {"zero_optimization": {"stage3_param_persistence_threshold": 0}},
+                },
             },
         }
     )
@@ -52,28 +75,36 @@ def take_steps(which, first: int, last: int) -> None:  # noqa: ANN001
         which.step(Batch(crops[mine], {name: label[mine] for name, label in labels.items()}))
 
 
-def save_and_go_on(folder: Path, stage: int, method: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def save_and_go_on(folder: Path) -> dict[Case, tuple[Weights, Weights]]:
+    """Weights at the checkpoint and after some more steps, of each case."""
     from mtids_dist.train.checkpoint import Progress, save_checkpoint, whole_weights
 
-    which = learner(stage, method)
-    take_steps(which, 0, BEFORE)
-    save_checkpoint(which, Progress(step=BEFORE), folder)
-    at_checkpoint = whole_weights(which.model)
-    take_steps(which, BEFORE, BEFORE + AFTER)
-    return at_checkpoint, whole_weights(which.model)
+    found = {}
+    for case in CASES:
+        which = learner(*case)
+        take_steps(which, 0, BEFORE)
+        save_checkpoint(which, Progress(step=BEFORE), folder / "-".join(map(str, case)))
+        at_checkpoint = whole_weights(which.model)
+        take_steps(which, BEFORE, BEFORE + AFTER)
+        found[case] = (at_checkpoint, whole_weights(which.model))
+    return found
 
 
-def load_and_go_on(folder: Path, stages: tuple[int, ...], method: str) -> list[dict[str, Tensor]]:
+def load_and_go_on(folder: Path) -> dict[tuple[Case, int], tuple[Weights, Weights]]:
+    """Weights at once and after some steps, of each case in each stage."""
     from mtids_dist.train.checkpoint import PortableState, load_checkpoint, whole_weights
 
-    found = []
-    for stage in stages:
-        saved = PortableState.read(folder)
-        which = learner(stage, method, saved)
-        load_checkpoint(which, saved, folder)
-        assert saved.progress.step == BEFORE
-        take_steps(which, BEFORE, BEFORE + AFTER)
-        found.append(whole_weights(which.model))
+    found = {}
+    for case in CASES:
+        home = folder / "-".join(map(str, case))
+        for stage in dict.fromkeys((case.stage, 0, 3)):
+            saved = PortableState.read(home)
+            which = learner(stage, case.method, case.precision, saved)
+            load_checkpoint(which, saved, home)
+            assert saved.progress.step == BEFORE
+            loaded = whole_weights(which.model)
+            take_steps(which, BEFORE, BEFORE + AFTER)
+            found[case, stage] = (loaded, whole_weights(which.model))
     return found
 
 
@@ -82,13 +113,35 @@ def flat(weights: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "method"), [(2, "ddgb"), (3, "ddgb"), (3, "uw"), (2, "famo")])
-def test_any_ranks_and_stage_go_on_from_a_checkpoint(stage: int, method: str, tmp_path: Path) -> None:
-    at_checkpoint, reference = run_ranks(save_and_go_on, 2, tmp_path, stage, method)[0]
-    moved = (flat(reference) - flat(at_checkpoint)).norm()
-    stages = (stage, 0, 1)
-    same, *others = (weights for ranks in (2, 1) for weights in run_ranks(load_and_go_on, ranks, tmp_path, stages, method)[0])
-    assert (flat(same) - flat(reference)).norm() <= 1e-6 * moved, "the same ranks and stage"
-    for weights in others:
-        # Adam amplifies rounding, so this is not as close as with the same files; a forgotten moment or step is off by > 0.1.
-        assert (flat(weights) - flat(reference)).norm() <= 1e-2 * moved
+def test_any_ranks_and_stage_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    saved = run_ranks(save_and_go_on, 2, tmp_path)[0]
+    for ranks in (2, 1):
+        for (case, stage), (loaded, after) in run_ranks(load_and_go_on, ranks, tmp_path)[0].items():
+            at_checkpoint, reference = map(flat, saved[case])
+            # In bf16 the fp32 weights, not what bf16 leaves of them.
+            assert torch.equal(flat(loaded), at_checkpoint), (case, stage, ranks)
+            far = float((flat(after) - reference).norm() / (reference - at_checkpoint).norm())
+            print(f"seed {SEED}: {case} on 2 ranks goes on in stage {stage} on {ranks}: {far:.1e} of the way apart")
+            # Adam amplifies rounding, so others are not as close as the same ranks and stage; a forgotten moment or step is off
+            # by more than 0.1.
+            others = 1e-2 if case.precision == "fp32" else 5e-2
+            assert far <= (1e-6 if (stage, ranks) == (case.stage, 2) else others), (case, stage, ranks)
+
+
+def small_steps() -> float:
+    """The share of weights that move in 20 steps that are much smaller than what bf16 can tell apart."""
+    from mtids_dist.train.checkpoint import whole_weights
+
+    which = learner(0, "ddgb", "bf16")
+    for group in which.engine.optimizer.param_groups:
+        group["lr"] = 1e-5
+    which.engine.lr_scheduler.step = lambda: None
+    before = flat(whole_weights(which.model))
+    take_steps(which, 0, 20)
+    return float((flat(whole_weights(which.model)) != before).float().mean())
+
+
+@pytest.mark.slow
+def test_no_step_is_lost_in_bf16_without_zero() -> None:
+    """Without fp32 weights only 6 % of them would move."""
+    assert run_ranks(small_steps, 1)[0] > 0.95

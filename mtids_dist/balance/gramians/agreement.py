@@ -50,8 +50,9 @@ class Gramian(Protocol):
         """Bytes that a rank sends in a step, besides the data-parallel reduction itself."""
         ...
 
-    def bytes_kept(self, num_tasks: int, num_parameters: int) -> int:
-        """Bytes of gradients that a rank keeps in a step at most, besides those of a plain step."""
+    def bytes_kept(self, num_tasks: int, num_parameters: int, ranks: int | None = None) -> int:
+        """Bytes of gradients that each of so many ranks (None: of those that there are) keeps in a step at most, besides those
+        of a plain step."""
         ...
 
 

@@ -38,9 +38,9 @@ class ExactGramian:
         ranks = world_size()
         return 4 * num_tasks * BUCKETS * -(-num_parameters // (BUCKETS * ranks)) * (ranks - 1)
 
-    def bytes_kept(self, num_tasks: int, num_parameters: int) -> int:
+    def bytes_kept(self, num_tasks: int, num_parameters: int, ranks: int | None = None) -> int:
         """See `Gramian.bytes_kept`; of float32 gradients."""
-        ranks = world_size()
+        ranks = ranks or world_size()
         kept = num_tasks if ranks == 1 else num_tasks + 2 + num_tasks / ranks
         return int(4 * kept * num_parameters)
 

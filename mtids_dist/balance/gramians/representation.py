@@ -31,8 +31,8 @@ class RepresentationGramian:
         """See `Gramian.bytes_sent`."""
         return 8 * num_tasks**2 if world_size() > 1 else 0
 
-    def bytes_kept(self, num_tasks: int, num_parameters: int) -> int:  # noqa: ARG002  # features grow with the batch alone
-        """See `Gramian.bytes_kept`; K gradients of the border tensors come on top."""
+    def bytes_kept(self, num_tasks: int, num_parameters: int, ranks: int | None = None) -> int:  # noqa: ARG002
+        """See `Gramian.bytes_kept`; K gradients of the border tensors, which grow with the batch alone, come on top."""
         return 0
 
     def __repr__(self) -> str:

@@ -50,7 +50,7 @@ class SketchGramian:
         ranks = world_size()
         return 4 * num_tasks * self.m * 2 * (ranks - 1) // ranks
 
-    def bytes_kept(self, num_tasks: int, num_parameters: int) -> int:
+    def bytes_kept(self, num_tasks: int, num_parameters: int, ranks: int | None = None) -> int:  # noqa: ARG002  # whatever R is
         """See `Gramian.bytes_kept`: K rows of float32; a few MiB come on top."""
         return 4 * num_tasks * num_parameters
 
