@@ -187,37 +187,36 @@ class GradientBalancer:
 
     def _end(self, window: Window, losses: Sequence[Tensor]) -> BalanceInfo:
         self._window = None
-        gramian, intact = self._agreed(window)
+        private = list(window.private.items())
+        gramian, intact = self._agreed(window, [gradient for _, gradient in private])
         if not intact:
             return self._refuse(window)
         weights = self._weights_for(window, gramian)
-        shared = window.shared(weights)
-        gradients = [(p, g) for p, g in zip(self._shared, shared, strict=True) if g is not None]
-        gradients += window.private.items()
-        if isinstance(window, BorderWindow) and not self._all_intact([gradient for _, gradient in gradients]):
+        shared = [(p, g) for p, g in zip(self._shared, window.shared(weights), strict=True) if g is not None]
+        # Sums of rows that are intact are; what comes through the border has not been seen yet.
+        if isinstance(window, BorderWindow) and not self._all_intact([gradient for _, gradient in shared]):
             return self._refuse(window)
-        self._hand_over.give(stacked(losses).mean(), gradients)
+        self._hand_over.give(stacked(losses).mean(), [*shared, *private])
         self._steps += 1
         return self._info(weights, balanced=gramian is not None)
 
-    def _agreed(self, window: Window) -> tuple[Tensor | None, bool]:
+    def _agreed(self, window: Window, private: Sequence[Tensor]) -> tuple[Tensor | None, bool]:
         """The Gramian [K, K] on the CPU, and whether no rank has a broken gradient so far; a collective.
 
         One sum over the ranks and one wait for the device: beside their parts of the Gramian, which nan or inf in a shared
-        gradient would have spoilt, ranks send whether a private one has any. What comes through the border is looked at later.
+        gradient would have spoilt, ranks send whether a private one has any.
         """
         part = window.part()
         if part is None:
-            return None, True
-        unseen = [] if isinstance(window, BorderWindow) else list(window.private.values())
-        broken = ~all_finite(unseen).to(part.device)
-        total = rank_sum(torch.cat([part.reshape(-1), broken.to(part.dtype)[None]]), self._device).cpu()
+            return None, self._all_intact(private)
+        broken = (~all_finite(private, part.device)).to(part.dtype)
+        total = rank_sum(torch.cat([part.reshape(-1), broken[None]]), self._device).cpu()
         return total[:-1].view_as(part), bool(total.isfinite().all() & (total[-1] == 0))
 
     def _all_intact(self, gradients: Sequence[Tensor]) -> bool:
         """Whether no rank has nan or inf in these; a collective, and a wait for the device."""
-        broken = ~all_finite(gradients).to(self._device)
-        return not rank_sum(broken.to(torch.float32)[None], self._device).item()
+        broken = (~all_finite(gradients, self._device)).to(torch.float32)
+        return not rank_sum(broken[None], self._device).item()
 
     def _weights_for(self, window: Window, gramian: Tensor | None) -> Tensor:
         """Finds weights where there is a Gramian; those that this step is weighted with."""

@@ -43,7 +43,7 @@ class AtBorder:
 
     def finite(self) -> Tensor:
         """[K] whether each task's gradient at the border is free of nan and inf."""
-        return torch.stack([all_finite(row) for row in self.rows])
+        return torch.stack([all_finite(row, row[0].device) for row in self.rows])
 
     def shared_gradients(self, weights: Tensor, shared: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """The gradient of sum_k w_k L_k on the shared parameters."""

@@ -18,8 +18,10 @@ def leaves_of(losses: Sequence[Tensor]) -> list[nn.Parameter]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        leaf = getattr(node, "variable", None)  # only AccumulateGrad nodes have one
+        parents = node.next_functions
+        open_nodes += [parent for parent, _ in parents]
+        # Only AccumulateGrad nodes have a leaf, and it is slow to ask others for one.
+        leaf = None if parents else getattr(node, "variable", None)
         if leaf is not None:
             leaves[leaf] = None
-        open_nodes.extend(parent for parent, _ in node.next_functions)
     return list(leaves)

@@ -76,6 +76,7 @@ class LossBalancer:
         self._gradients: dict[nn.Parameter, Tensor] = {}
         self._finite: Tensor | None = None  # [K] whether this rank's losses were, in every micro-batch
         self._last: Tensor | None = None  # weights [K] of the last step, on the CPU
+        self._before: tuple[Tensor | None, dict[str, Any]] = (None, {})  # known losses and state before this step
         self._taken = 0
 
     @property
@@ -96,7 +97,7 @@ class LossBalancer:
             with self._hand_over.whole():
                 weights = self._take(values)
                 self._taken += 1
-                return self._end(weights, values) if ends else self._info(complete=False)
+                return self._end(weights, values) if ends else self._info(balanced=False, complete=False)
         except BaseException:
             self._open()  # what there is of a micro-batch that failed is not to be added to
             raise
@@ -119,7 +120,7 @@ class LossBalancer:
 
     def bytes_sent(self, num_tasks: int) -> int:
         """Bytes that a rank sends in a step, besides the data-parallel reduction."""
-        return 8 * (num_tasks + 1) if world_size() > 1 else 0
+        return 8 * (num_tasks + 2) if world_size() > 1 else 0
 
     def bytes_kept(self, num_tasks: int) -> int:  # noqa: ARG002  # whatever K is
         """None besides the gradient of a plain step."""
@@ -147,8 +148,16 @@ class LossBalancer:
     def _open(self) -> None:
         self._gradients, self._finite, self._taken = {}, None, 0
 
+    def _forget(self) -> None:
+        """Puts back what the scalarization kept before this step."""
+        self._known, state = self._before
+        if isinstance(self._scalarization, DWA):
+            _put_state(self._scalarization, state)
+
     def _take(self, losses: Sequence[Tensor]) -> Tensor:
         """Differentiates a micro-batch; its weights [K], on the losses' device."""
+        if self._taken == 0:
+            self._before = (self._known, _state_of(self._scalarization) if isinstance(self._scalarization, DWA) else {})
         mine = stacked(losses)
         finite = mine.isfinite()
         self._finite = finite if self._finite is None else self._finite & finite
@@ -179,7 +188,7 @@ class LossBalancer:
     def _shown(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The losses [K] that the scalarization sees, in the precision of its vectors, and which tasks have one in this step.
 
-        A task whose loss is broken on some rank has none: the step will be refused, and what the scalarization keeps stays whole.
+        A task whose loss is broken on some rank has none: the step will be refused.
         """
         active = mean.isfinite() & (mean != 0)
         before = torch.full_like(mean, math.nan) if self._known is None else self._known.to(mean)
@@ -197,11 +206,12 @@ class LossBalancer:
         assert finite is not None, "a step has at least one micro-batch"
         self._open()
         # One sum over the ranks and one wait for the device: how many ranks have what is broken, and the weights, equal on all.
-        broken = torch.stack([~finite.all(), ~all_finite(list(gradients.values())).to(finite.device)]).double()
-        told = torch.cat([rank_sum(broken, broken.device), weights.double()]).cpu()
-        if told[:2].any():
+        broken = torch.stack([~finite.all(), ~all_finite(list(gradients.values()), finite.device)]).double()
+        on_host = torch.cat([rank_sum(broken, broken.device), weights.double()]).cpu()
+        if on_host[:2].any():
+            self._forget()
             return self._refuse(finite, broken[1])
-        self._last = told[2:]
+        self._last = on_host[2:]
         self._hand_over.give(stacked(losses).mean(), list(gradients.items()))
         return self._info()
 
@@ -213,7 +223,7 @@ class LossBalancer:
             where = describe(tasks, self._tasks) if tasks else f"the weighted loss on rank {', '.join(map(str, ranks))}"
             raise NonFiniteGradientError(f"the gradient of {where} is not finite (nan or inf)")
         self._hand_over.skip()
-        return self._info(skipped=True)
+        return self._info(balanced=False, skipped=True)
 
     def _info(self, **more: bool) -> BalanceInfo:
         """Weights are those of the last complete step; nan before the first."""

@@ -99,12 +99,19 @@ def scaled(gradients: Sequence[Tensor], factor: Tensor, dtypes: Sequence[torch.d
         places.setdefault(kinds, []).append(place)
     found = list(gradients)
     for (mine, wanted), group in places.items():  # of one kind each, which is what one kernel takes
-        products = torch._foreach_mul([gradients[place] for place in group], factor.to(mine))
-        if mine != wanted:
-            exact, products = products, tuple(torch.empty_like(product, dtype=wanted) for product in products)
-            torch._foreach_copy_(products, exact)
-        for place, product in zip(group, products, strict=True):
-            found[place] = product
+        while group:
+            bucket = group[-_last_bucket([gradients[place] for place in group]) :]
+            del group[-len(bucket) :]
+            products = torch._foreach_mul([gradients[place] for place in bucket], factor.to(mine))
+            for place, product in zip(bucket, products if mine == wanted else rounded(products, wanted), strict=True):
+                found[place] = product
+    return found
+
+
+def rounded(tensors: Sequence[Tensor], dtype: torch.dtype) -> Row:
+    """The tensors in another precision."""
+    found = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(found, list(tensors))
     return found
 
 
@@ -120,12 +127,16 @@ def unshared(gradients: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
-def all_finite(tensors: Sequence[Tensor]) -> Tensor:
-    """A scalar: whether none has nan or inf, or numbers so large that its norm has.
+def all_finite(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """A scalar on the device of the tensors: whether none has nan or inf, or numbers so large that its norm has.
 
     Norms of all tensors are one call, and as quick as to look for the largest number.
     """
-    return torch.stack(torch._foreach_norm(list(tensors))).isfinite().all() if tensors else torch.tensor(True)
+    if not tensors:
+        return torch.ones((), dtype=torch.bool, device=device)
+    half = any(tensor.dtype is torch.float16 for tensor in tensors)  # whose own range ends at 65504
+    norms = torch._foreach_norm(list(tensors), 2, dtype=torch.float32 if half else None)
+    return torch.stack(norms).isfinite().all()
 
 
 def merged(found: Mapping[nn.Parameter, Tensor], more: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parameter, Tensor]:

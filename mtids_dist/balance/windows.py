@@ -83,8 +83,8 @@ class ParameterWindow:
 
     def finite(self) -> Tensor:
         """See `Window.finite`; a broken private gradient counts for every task, as far as no task is broken by itself."""
-        shared = torch.stack([all_finite(row) for row in self._rows])
-        return torch.where(shared.all(), all_finite(list(self.private.values())).to(shared.device), shared)
+        shared = torch.stack([all_finite(row, row[0].device) for row in self._rows])
+        return torch.where(shared.all(), all_finite(list(self.private.values()), shared.device), shared)
 
 
 class BorderWindow:
@@ -140,8 +140,8 @@ class BorderWindow:
         """See `Window.finite`; a broken gradient whose task can't be told counts for every task, as far as no task is broken by
         itself."""
         assert self._finite is not None, "a window has at least one micro-batch"
-        others = all_finite([*self.private.values(), *self._shared.values()])
-        return torch.where(self._finite.all(), others.to(self._finite.device), self._finite)
+        others = all_finite([*self.private.values(), *self._shared.values()], self._finite.device)
+        return torch.where(self._finite.all(), others, self._finite)
 
     def _observe(self, border: AtBorder, agreement: Agreement) -> None:
         for row in border.rows:

@@ -47,7 +47,7 @@ def train(
     from mtids_dist.observe import check_trackers, each, observers, of_training
     from mtids_dist.ray_session import crowded, ray_session
     from mtids_dist.shared_storage import check_shared
-    from mtids_dist.train import check_job, check_run, cpus_of, open_run
+    from mtids_dist.train import check_cluster, check_job, check_run, cpus_of, open_run
     from mtids_dist.train import train as fit
 
     check_trackers(track or [])
@@ -63,6 +63,7 @@ def train(
         return
     watched = observers(config.run, on_cluster=address is not None, trackers=track or [], settings=config.resolved())
     with ray_session(address, workers=workers), TrainingDisplay() as display:
+        check_cluster(config.train.scale)
         check_shared(**config.paths())
         open_run(config.folder, config.resolved())
         if full := crowded(cpus_of(config.train.scale)):
@@ -106,7 +107,7 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, track: 
     from mtids_dist.ray_session import crowded, ray_session
     from mtids_dist.report import write_report
     from mtids_dist.shared_storage import check_shared
-    from mtids_dist.train import check_job, check_run, open_run
+    from mtids_dist.train import check_cluster, check_job, check_run, open_run
     from mtids_dist.tune import History, SearchFolder, search
 
     check_trackers(track or [])
@@ -127,6 +128,7 @@ def tune(run: Run, overrides: Overrides = None, address: Address = None, track: 
     else:
         watched = observers(config.run, on_cluster=address is not None, trackers=track or [], settings=config.resolved())
         with ray_session(address, workers=workers), SearchDisplay(config.tune.budget) as display:
+            check_cluster(config.train.scale)
             check_shared(**config.paths())
             open_run(folder, config.resolved())
             if full := crowded(math.inf):  # a search takes all that there is

@@ -67,7 +67,8 @@ def predict_store(
     device: torch.device | str | None = None,
     progress: Progress = no_progress,
 ) -> Predictions:
-    """Run `model` (crops [B, 1, D, H, W] -> {task: logits [B, C]}) over all rows of `folds`; it is left in the mode it came in.
+    """Run `model` (crops [B, 1, D, H, W] -> {task: logits [B, C]}) over all rows of `folds`; it is left in the mode and on the
+    device that it came in.
 
     `window`: the values mapped to [-1, 1]. `device`: None is a GPU where there is one. A model with `.watched_gates()` also tells
     how its experts are used.
@@ -77,7 +78,8 @@ def predict_store(
     logits: dict[str, list[Tensor]] = {name: [] for name in tasks}
     sums, done = GateSums(), 0
     was_training = model.training
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() and home.type == "cpu" else home)
     model.to(device).eval()
     watched = getattr(model, "watched_gates", nullcontext)()
     try:
@@ -90,7 +92,7 @@ def predict_store(
                 done += len(batch)
                 progress(done, len(rows), "predict")
     finally:
-        model.train(was_training)
+        model.to(home).train(was_training)
     return Predictions(tasks, rows, labels, {name: _softmax(logits[name], tasks[name]) for name in tasks}, sums.means())
 
 

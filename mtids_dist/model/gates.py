@@ -43,7 +43,10 @@ class GateUse(NamedTuple):
 
 
 class GateRows(nn.Module):
-    """Logits W q / T + b in float32 or wider: one row of `weight` and one entry of `bias` per choice, all zero at first."""
+    """Logits W q / T + b of a context q in float32 or wider.
+
+    One row of `weight` and one entry of `bias` per choice, all zero at first.
+    """
 
     def __init__(self, rows: int, context: int, temperature: float) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class GateRows(nn.Module):
 
     def forward(self, q_BQ: Tensor) -> Tensor:
         """One logit per row, [B, rows]."""
-        return self._logits(wide(q_BQ), wide(self.bias))
+        return self._logits(q_BQ, wide(self.bias))
 
     def _logits(self, q_BQ: Tensor, bias_E: Tensor) -> Tensor:
         return torch.addmm(bias_E, q_BQ, wide(self.weight).t(), alpha=1 / self.temperature)
@@ -74,7 +77,7 @@ class ExpertRows(GateRows):
 
     def forward(self, q_BQ: Tensor) -> Tensor:
         """One logit per expert, [B, rows]."""
-        return self._logits(wide(q_BQ), wide(self.bias) + self.log_share)
+        return self._logits(q_BQ, wide(self.bias) + self.log_share)
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -69,7 +69,12 @@ class OutputChange:
 
     def _outputs_of(self, plan: ResizePlan, branch: str | None) -> Tensor:
         """What the experts of a branch of the plan give, [B, E, W]."""
-        return torch.stack([self._output(branch, origin) for origin in plan.branch(branch)], dim=1)
+        outputs = [self._output(branch, origin) for origin in plan.branch(branch)]
+        return (
+            torch.stack(outputs, dim=1)
+            if outputs
+            else self.features.new_empty(len(self.features), 0, self.model.config.expert_width)
+        )
 
     def _output(self, branch: str | None, origin: Origin) -> Tensor:
         """What one expert of the plan gives, [B, W]."""

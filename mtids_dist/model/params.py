@@ -55,4 +55,6 @@ def nothing_allocated() -> Iterator[None]:
 
 class _NothingDrawn(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+        if func in (Tensor.normal_, Tensor.uniform_) and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mtids_dist.train.place import Place
     from mtids_dist.train.rehearsal import Rehearsal, rehearse_here
     from mtids_dist.train.rehearsal_on_ray import rehearse_on_ray
-    from mtids_dist.train.trainer import cpus_of, gpus_per_worker, train
+    from mtids_dist.train.trainer import check_cluster, cpus_of, gpus_per_worker, train
 
 _LAZY = {
     "MemoryEstimate": "memory",
@@ -29,6 +29,7 @@ _LAZY = {
     "Progress": "checkpoint",
     "Rehearsal": "rehearsal",
     "build_network": "network",
+    "check_cluster": "trainer",
     "check_gpus": "checks",
     "check_job": "checks",
     "cpus_of": "trainer",
@@ -56,6 +57,7 @@ __all__ = [
     "TrainConfig",
     "TrainJob",
     "build_network",
+    "check_cluster",
     "check_gpus",
     "check_job",
     "check_run",

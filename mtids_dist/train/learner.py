@@ -13,29 +13,29 @@ from mtids_dist.balance import BalanceInfo
 from mtids_dist.data import Batch
 from mtids_dist.model import MTIDS
 from mtids_dist.train.engine import build_engine
+from mtids_dist.train.host_copy import HostCopy
 from mtids_dist.train.job import TrainJob
 from mtids_dist.train.losses import Counts, TaskLosses
 from mtids_dist.train.network import scalarization_for
-from mtids_dist.train.told import Told
 
 
 class StepResult:
     """What a step did, the same on every rank. Losses are read from the device when they are asked for, and not before.
 
     :param balance: weights and Gramian.
-    :param shares: loss weight of each task, by which its loss was multiplied.
+    :param loss_weights: of each task, by which its loss was multiplied.
     :param agreed: label mass [K], and how many ranks were asked to stop.
     :param losses: [K], means over the global batch.
     """
 
-    def __init__(self, balance: BalanceInfo, shares: Mapping[str, float], agreed: Told, losses: Told) -> None:
+    def __init__(self, balance: BalanceInfo, loss_weights: Mapping[str, float], agreed: HostCopy, losses: HostCopy) -> None:
         self.balance = balance
-        self._shares, self._agreed, self._losses = shares, agreed, losses
+        self._loss_weights, self._agreed, self._losses = loss_weights, agreed, losses
 
     @property
     def label_mass(self) -> dict[str, float]:
         """{task: labels (times class weights) in the global batch}."""
-        return dict(zip(self._shares, self._agreed.read(), strict=False))
+        return dict(zip(self._loss_weights, self._agreed.read(), strict=False))
 
     @property
     def stop(self) -> bool:
@@ -45,8 +45,8 @@ class StepResult:
     @property
     def loss(self) -> dict[str, float | None]:
         """{task: mean loss over the global batch}; None for a task without a label in it."""
-        values = zip(self._shares.items(), self._losses.read(), self._agreed.read(), strict=False)
-        return {task: value / share if known else None for (task, share), value, known in values}
+        values = zip(self._loss_weights.items(), self._losses.read(), self._agreed.read(), strict=False)
+        return {task: value / weight if known else None for (task, weight), value, known in values}
 
     @property
     def is_here(self) -> bool:
@@ -79,7 +79,7 @@ class Learner:
         """One balanced step on this rank's share of the global batch; a collective."""
         self.model.train()
         agreed = self._agree(self.losses.label_mass(self._labels(batch)), stop)
-        early, mass = Told(agreed), agreed[:-1]
+        agreed_copy, mass = HostCopy(agreed), agreed[:-1]
         total, shares = None, dist.get_world_size() * self._micro_batches
         for part in batch.cut(self._micro_batches):
             logits, features = self._with_features(part.crops)
@@ -91,8 +91,9 @@ class Learner:
             found = torch.stack([loss.detach() for loss in losses.values()])
             total = found if total is None else total + found
         assert total is not None
-        weights = {name: task.loss_weight for name, task in self.tasks.items()}
-        return StepResult(info, weights, early, Told(self._mean_over_ranks(total / self._micro_batches)))
+        loss_weights = {name: task.loss_weight for name, task in self.tasks.items()}
+        mean = HostCopy(self._mean_over_ranks(total / self._micro_batches))
+        return StepResult(info, loss_weights, agreed_copy, mean)
 
     def _show_losses_after(self, part: Batch, mass: Tensor, shares: int, info: BalanceInfo) -> None:
         """One more forward, for a method that learns from what a step changed."""

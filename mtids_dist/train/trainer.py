@@ -42,7 +42,7 @@ def train(job: TrainJob, folder: RunFolder, *, on_line: Callable[[Line], None]) 
     :raises WorkFailedError: workers were lost more often than allowed, or training itself failed.
     """
     check_job(job)
-    check_gpus(job.train.scale, ray.cluster_resources().get("GPU", 0))
+    check_cluster(job.train.scale)
     leg = Leg(until=job.train.epochs, start=folder.start.absolute() if folder.start.exists() else None)
     tail = Tail(folder.metrics)
     tail.skip()
@@ -108,6 +108,14 @@ def _order_seed(job: TrainJob, folder: RunFolder, leg: Leg) -> int:
     lines = read_lines(folder.metrics) if folder.metrics.exists() else iter(())
     begun = 0 if leg.start is None else Progress.read(leg.start).epoch
     return order_seed(job, first_epoch=max((line["epoch"] for line in lines if line["kind"] == "step"), default=begun))
+
+
+def check_cluster(scale: ScaleConfig) -> None:
+    """What the connected cluster can't train, before a worker starts.
+
+    :raises InputError: see `check_gpus`.
+    """
+    check_gpus(scale, ray.cluster_resources().get("GPU", 0))
 
 
 def gpus_per_worker(scale: ScaleConfig) -> float:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -138,18 +139,18 @@ class _RankLoop:
         )
         step_log = StepLog(self.log, job.train.log_every, dist.get_world_size() * job.data.batch_size)
         result: StepResult | None = None
-        for batch, waited_s in _with_waiting_time(batches):
-            if not self.has_stepped:
-                self._event("first step", step=progress.step)
-                self.has_stepped = True
-            learning_rate = self.learner.learning_rate
-            result = self.learner.step(batch, stop=self.folder.stop_flag.exists())
-            progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
-            step_log.add(result, progress, learning_rate=learning_rate, waited_s=waited_s)
-            if result.stop:
-                batches.close()
-                break
-        step_log.close()
+        with closing(step_log):
+            for batch, waited_s in _with_waiting_time(batches):
+                if not self.has_stepped:
+                    self._event("first step", step=progress.step)
+                    self.has_stepped = True
+                learning_rate = self.learner.learning_rate
+                result = self.learner.step(batch, stop=self.folder.stop_flag.exists())
+                progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
+                step_log.add(result, progress, learning_rate=learning_rate, waited_s=waited_s)
+                if result.stop:
+                    batches.close()
+                    break
         return result is not None and result.stop
 
     def _due(self, every: int) -> bool:

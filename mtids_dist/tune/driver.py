@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 from ray.tune.search import BasicVariantGenerator
 
 from mtids_dist.errors import InputError, StoppedError, WorkFailedError
-from mtids_dist.train import TrainJob, check_gpus, check_job, gpus_per_worker
+from mtids_dist.train import TrainJob, check_cluster, check_job, gpus_per_worker
 from mtids_dist.tune.config import Scheduler, SearchConfig
 from mtids_dist.tune.folder import SearchFolder
 from mtids_dist.tune.history import History, Line, Replay, Start
@@ -49,7 +49,7 @@ def search(job: TrainJob, config: SearchConfig, folder: SearchFolder, descriptio
     """
     check_space(job, config)
     check_job(job)
-    check_gpus(job.train.scale, ray.cluster_resources().get("GPU", 0))
+    check_cluster(job.train.scale)
     history = History.open(folder.history)
     starts = _starts(job, config, history)
     groups, resources, threads = room(job, config, ray.cluster_resources())
@@ -88,7 +88,8 @@ def _stand(history: History) -> Line:
 
 
 def room(job: TrainJob, config: SearchConfig, resources: Mapping[str, float]) -> tuple[int, dict[str, float], int]:
-    """How many members can train at a time, what each of their ranks gets, and its threads. One CPU is left to read data.
+    """How many members can train at a time, what each of their ranks gets, and its threads, as far as its machine has cores for
+    them. One CPU is left to read data.
 
     :raises InputError: there is no room for one member.
     """
@@ -108,7 +109,7 @@ def room(job: TrainJob, config: SearchConfig, resources: Mapping[str, float]) ->
     ranks = groups * scale.workers
     cpu = scale.cpus_per_worker or min(1.0, math.floor(max(cpus - 1, 0.5) / ranks * 1e4) / 1e4)
     of_rank = {"CPU": cpu, "GPU": gpu} if gpu else {"CPU": cpu}
-    return groups, of_rank, max(1, min(os.cpu_count() or 1, math.floor(cpus / ranks)))
+    return groups, of_rank, max(1, math.floor(cpus / ranks))
 
 
 def _starts(job: TrainJob, config: SearchConfig, history: History) -> dict[int, Start]:

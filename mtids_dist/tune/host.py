@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from joblib import cpu_count
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import PlacementGroup
@@ -51,7 +52,8 @@ class Host:
     def __init__(self, job: TrainJob, search: SearchConfig, home: Path, threads: int) -> None:
         from mtids_dist.train import import_all
 
-        self._job, self._search, self._home, self._threads = job, search, home, threads
+        self._job, self._search, self._home = job, search, home
+        self._threads = min(threads, int(cpu_count()))  # of this machine, not the driver's
         import_all()
 
     def process_id(self) -> int:

@@ -175,6 +175,20 @@ def test_what_can_t_be_made_is_refused(name: str, options: dict[str, Any], told:
         make_scalarization(name, 3, **options)
 
 
+@pytest.mark.parametrize("method", ["dwa", "uw", "famo"])
+def test_a_skipped_step_leaves_the_state_as_it_was(method: str) -> None:
+    net = Net()
+    balancer = LossBalancer(make_scalarization(method, len(TASKS)), on_non_finite="skip")
+    balancer.backward(net.losses(*batch()))
+    before = balancer.state_dict()
+    losses = net.losses(*batch(1))
+    info = balancer.backward({**losses, "b": losses["b"] * math.nan})
+    assert (info.skipped, info.balanced) == (True, False)
+    after = balancer.state_dict()
+    assert str(after) == str(before)
+    assert not balancer.backward(net.losses(*batch(2))).skipped
+
+
 def test_a_length_can_t_be_kept_without_a_gramian() -> None:
     with pytest.raises(ValueError, match="`normalise` must be none or weights where losses are weighted, found 'length'"):
         LossBalancer(make_scalarization("uw", 3), normalise="length")

@@ -273,6 +273,17 @@ def test_noise_tells_copies_apart_and_touches_nothing_else() -> None:
     assert difference(noisy, model, crops) < 0.1
 
 
+@pytest.mark.parametrize(
+    "settings", [{"shared_experts": 0, "task_experts": 2}, {"shared_experts": 2, "task_experts": 0}], ids=str
+)
+def test_a_branch_without_experts_stays_so(settings: dict[str, int]) -> None:
+    model, crops = random_model(25, **settings), random_crops(26)
+    more = {name: 3 for name, count in settings.items() if count}
+    plan = plan_resize(model, **more, sample=crops)
+    assert plan.change == pytest.approx(0.0, abs=1e-12)
+    assert difference(model, plan.apply(model), crops) < 1e-10
+
+
 @pytest.mark.parametrize("noise", [-1.0, float("nan")])
 def test_noise_is_a_deviation(noise: float) -> None:
     with pytest.raises(ValueError, match="noise must be finite and not negative"):

@@ -58,7 +58,7 @@ def write_description(path: Path, store: Path, **train: object) -> Path:
         "tasks": {"bright": {"column": "bright", "classes": "binary"}, "upper": {"column": "upper", "classes": "binary"}},
         "data": {"store": str(store), "batch_size": 4, "window": [-200, 200]},
         "model": {"channels": [8], "expert_width": 8, "context_width": 8},
-        "train": {"epochs": 6, "scale": {"workers": 2, "zero_stage": 2}, **train},
+        "train": {"epochs": 6, "scale": {"workers": 2, "zero_stage": 2, "gpus_per_worker": 0}, **train},
     }
     path.write_text(yaml.safe_dump(tree))
     return path

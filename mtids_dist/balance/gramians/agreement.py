@@ -68,8 +68,8 @@ def _products(pieces: Sequence[Tensor]) -> Tensor:
     size = len(pieces[0])
     run = RUN if size % RUN == 0 else size
     X_nKr = torch.stack([piece.view(-1, run) for piece in pieces], dim=1)
-    # Float64 where it costs little, and on an accelerator, which may multiply float32 in TF32.
-    exact = size < MANY or run != RUN or X_nKr.device.type != "cpu"
+    # Float64 where it costs little, and where float32 may be multiplied in less: on an accelerator in TF32, on a CPU if told so.
+    exact = size < MANY or X_nKr.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest"
     X_nKr = X_nKr.double() if exact else X_nKr.float() if X_nKr.dtype in NARROW else X_nKr
     return torch.bmm(X_nKr, X_nKr.mT).sum(dim=0, dtype=torch.float64)
 

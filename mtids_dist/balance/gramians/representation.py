@@ -29,7 +29,7 @@ class RepresentationGramian:
 
     def bytes_sent(self, num_tasks: int, num_parameters: int) -> int:  # noqa: ARG002  # whatever the network's size
         """See `Gramian.bytes_sent`."""
-        return 8 * num_tasks**2 if world_size() > 1 else 0
+        return 8 * (num_tasks**2 + 1) if world_size() > 1 else 0
 
     def bytes_kept(self, num_tasks: int, num_parameters: int, ranks: int | None = None) -> int:  # noqa: ARG002
         """See `Gramian.bytes_kept`; K gradients of the border tensors, which grow with the batch alone, come on top."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Told:
+class HostCopy:
     """The values of a 1-D float64 tensor as they are now, copied to the host while the device goes on.
 
     :param values: on any device; it may be written to again at once.
