@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Network(nn.Module):
         super().__init__()
         self._batches = self._noisy(store.labels(folds), tasks)
         self._tasks = tasks
+        self._use: dict[str, GateUse] = {}
 
     @staticmethod
     def _noisy(rows: pa.Table, tasks: dict[str, Task]) -> Iterator[dict[str, Tensor]]:
@@ -75,12 +77,15 @@ class Network(nn.Module):
             yield {t: n + 2.0 * (torch.arange(len(n)) == labels[t]) for t, n in noise.items()}
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
+        self._use.update(self._gates(len(crops)))
         rows = [next(self._batches) for _ in crops]
         return {task: torch.stack([row[task] for row in rows]) for task in self._tasks}
 
-    def gates(self, crops: Tensor) -> dict[str, GateUse]:
-        rows = len(crops)
+    @contextmanager
+    def watched_gates(self) -> Iterator[dict[str, GateUse]]:
+        yield self._use
 
+    def _gates(self, rows: int) -> dict[str, GateUse]:
         def use(shared: float, first: float) -> GateUse:
             branch, within = torch.tensor([[shared, 1 - shared]]), torch.tensor([[first, 1 - first]])
             return GateUse(branch.expand(rows, 2), within.expand(rows, 2), torch.ones(rows, 1))
