@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Settings of one room: frozen, keyword-only, unknown keys refused, docstrings of fields kept for the JSON schema."""
+    """Settings of one room: frozen, keyword-only, unknown keys, nan and inf refused, docstrings of fields kept for the schema."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )

@@ -191,7 +191,10 @@ class GradientBalancer:
         gramian, intact = self._agreed(window, [gradient for _, gradient in private])
         if not intact:
             return self._refuse(window)
-        weights = self._weights_for(window, gramian)
+        before, weights = self._last, self._weights_for(window, gramian)
+        if not weights.isfinite().all():  # what the weighting sees besides the Gramian: losses
+            self._last = before
+            return self._refuse(window, f"the weights that {self._weighting!r} found of losses {self._losses.tolist()}")
         shared = [(p, g) for p, g in zip(self._shared, window.shared(weights), strict=True) if g is not None]
         # Sums of rows that are intact are; what comes through the border has not been seen yet.
         if isinstance(window, BorderWindow) and not self._all_intact([gradient for _, gradient in shared]):
@@ -237,11 +240,13 @@ class GradientBalancer:
         count = len(self._tasks)
         return torch.full((count,), 1.0 / count, dtype=torch.float64) if self._last is None else self._last[0]
 
-    def _refuse(self, window: Window) -> BalanceInfo:
-        finite = from_each_rank(window.finite().to(torch.uint8), self._device)  # [R, K]
-        where = describe((finite == 0).nonzero().tolist(), self._tasks)
+    def _refuse(self, window: Window, what: str | None = None) -> BalanceInfo:
+        """`what` is not finite, the same on every rank; None: gradients, which are then looked for."""
+        if what is None:
+            finite = from_each_rank(window.finite().to(torch.uint8), self._device)  # [R, K]
+            what = f"the gradient of {describe((finite == 0).nonzero().tolist(), self._tasks)}"
         if not self._skips:
-            raise NonFiniteGradientError(f"the gradient of {where} is not finite (nan or inf)")
+            raise NonFiniteGradientError(f"{what} is not finite (nan or inf)")
         self._hand_over.skip()
         return self._info(self._known_weights(), balanced=False, skipped=True)
 

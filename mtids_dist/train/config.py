@@ -114,6 +114,9 @@ class ScaleConfig(Settings):
     @field_validator("deepspeed")
     @classmethod
     def _said_once(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        for section in _SECTIONS:
+            if section in settings and not isinstance(settings[section], Mapping):
+                raise ValueError(f"{section} is a section, of settings by name, found {settings[section]!r}")
         for path, own in _OWN_SETTINGS.items():
             found: Any = settings
             for part in path.split("."):
@@ -123,6 +126,7 @@ class ScaleConfig(Settings):
         return settings
 
 
+_SECTIONS = ("zero_optimization", "bf16", "fp16", "amp", "torch_autocast", "activation_checkpointing")
 _OWN_SETTINGS = {
     "train_batch_size": "data.batch_size",
     "train_micro_batch_size_per_gpu": "data.batch_size",

@@ -30,8 +30,11 @@ def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfi
     exact = [(p, p.detach().clone()) for p in model.parameters()] if scale.precision is Precision.BF16 else []
     try:
         engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=settings)
-    except (AssertionError, ValueError) as error:
-        raise InputError(f"DeepSpeed refuses these settings: {error}", where="train.scale.deepspeed") from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever it is, it comes of settings that DeepSpeed can't work with
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"DeepSpeed refuses these settings: {why}", where="train.scale.deepspeed") from error
     _check_master_weights(engine)
     _set_master_weights(exact)
     if _clips_itself(optimizer, scale):

@@ -38,6 +38,7 @@ class TrainJob(Settings):
         experts = self.model.task_experts
         if isinstance(experts, Mapping) and set(experts) != set(self.tasks):
             raise ValueError(f"model.task_experts must name the tasks {', '.join(self.tasks)}, found {', '.join(experts)}")
+        self.model.experts_of(self.num_classes)
         return self
 
     @model_validator(mode="after")

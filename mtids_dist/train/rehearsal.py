@@ -228,13 +228,16 @@ def _refusals(job: TrainJob, device: torch.device) -> Iterator[None]:
         raise InputError(f"the first step failed: {error}", where="train") from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _too_much(job, error) from error
+    except OSError as error:
+        raise InputError("the store can't be read", where=str(job.data.store), found=_first_line(error)) from error
     except RuntimeError as error:  # NotImplementedError, too: an operator that the device lacks
         if "memory" in _first_line(error):
             raise _too_much(job, error) from error
         what = f"a step can't be taken in {precision} on this {device.type} device"
         raise InputError(what, where="train.scale.precision", found=_first_line(error)) from error
-    except ValueError as error:
-        raise InputError("this can't be trained", where="train.scale.deepspeed", found=_first_line(error)) from error
+    except Exception as error:  # of a library, whose settings the run description hands on
+        where = "train.scale.deepspeed" if job.train.scale.deepspeed else "train"
+        raise InputError("this can't be trained", where=where, found=f"{type(error).__name__}: {_first_line(error)}") from error
 
 
 def _too_much(job: TrainJob, error: BaseException) -> InputError:

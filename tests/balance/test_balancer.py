@@ -166,3 +166,22 @@ def test_graphs_may_differ_where_parameters_are_named() -> None:
     ranks = run_ranks(gradients_of_unlike_graphs, 2)
     wanted = (ranks[0]["own"] + ranks[1]["own"]) / 2
     assert all(torch.allclose(rank["found"], wanted, atol=1e-7) for rank in ranks)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_weights_that_are_not_finite_are_handed_to_nobody(skip: bool) -> None:
+    """A loss can be nan though its gradient is not: DB-MTL sees its logarithm."""
+    net = Net()
+    weighting = make_weighting("db_mtl")
+    balancer = GradientBalancer(net.trunk.parameters(), weighting, on_non_finite="skip" if skip else "stop")
+    balancer.backward(net.losses(*batch()))
+    before = [p.grad.clone() for p in net.parameters()]
+    losses = net.losses(*batch(1))
+    broken = {**losses, "b": losses["b"] + math.nan}
+    if skip:
+        assert balancer.backward(broken).skipped
+    else:
+        with pytest.raises(NonFiniteGradientError, match="losses"):
+            balancer.backward(broken)
+    assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), before, strict=True))
+    assert balancer.backward(net.losses(*batch(2))).weights.isfinite().all()

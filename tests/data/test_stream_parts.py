@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,19 +57,30 @@ def test_shuffling_moves_rows_far() -> None:
     assert not np.array_equal(order, list(shuffled(range(1000), 100, np.random.default_rng(1))))
 
 
-def test_prefetching_overlaps_and_measures_the_wait() -> None:
-    def slow() -> Iterator[int]:
-        for item in range(4):
-            time.sleep(0.05)
-            yield item
+def test_items_are_made_before_anybody_asks_for_them() -> None:
+    made = threading.Event()
 
-    with Prefetched(slow(), depth=4) as items:
-        assert next(items) == 0
-        assert items.wait_s > 0.03
-        time.sleep(0.3)
-        before = items.wait_s
-        assert list(items) == [1, 2, 3]
-        assert items.wait_s - before < 0.04
+    def items() -> Iterator[int]:
+        yield from range(4)
+        made.set()
+
+    with Prefetched(items(), depth=4) as prefetched:
+        assert made.wait(timeout=60)
+        assert list(prefetched) == [0, 1, 2, 3]
+
+
+def test_the_wait_for_an_item_is_measured() -> None:
+    asked = threading.Event()
+
+    def items() -> Iterator[int]:
+        assert asked.wait(timeout=60)
+        yield 1
+
+    with Prefetched(items(), depth=1) as prefetched:
+        assert prefetched.wait_s == 0
+        threading.Timer(0.05, asked.set).start()
+        assert next(prefetched) == 1
+        assert prefetched.wait_s > 0
 
 
 def test_prefetching_raises_what_went_wrong_and_ends() -> None:
