@@ -23,7 +23,7 @@ Track = Annotated[list[Tracker] | None, typer.Option("--track", help="also write
 
 
 Check = Annotated[
-    bool, typer.Option("--check", help="only build everything and take one step; tell what was found, write nothing")
+    bool, typer.Option("--check", help="only build everything and take one step; tell what was found, leave the run folder alone")
 ]
 
 

@@ -235,6 +235,8 @@ def _refusals(job: TrainJob, device: torch.device) -> Iterator[None]:
             raise _too_much(job, error) from error
         what = f"a step can't be taken in {precision} on this {device.type} device"
         raise InputError(what, where="train.scale.precision", found=_first_line(error)) from error
+    except ValueError as error:  # of `check_engine`
+        raise InputError("this can't be trained", where="train.scale.deepspeed", found=_first_line(error)) from error
     except Exception as error:  # of a library, whose settings the run description hands on
         where = "train.scale.deepspeed" if job.train.scale.deepspeed else "train"
         raise InputError("this can't be trained", where=where, found=f"{type(error).__name__}: {_first_line(error)}") from error
