@@ -297,7 +297,7 @@ def test_a_cluster_without_room_is_refused(two_cpus: None, store: Path, tmp_path
     job = config.job()
     assert room(job, config.tune, {"CPU": 2.0})[:2] == (2, {"CPU": 0.5})
     assert room(job, config.tune, {"CPU": 64.0})[:2] == (4, {"CPU": 1.0})
-    assert room(job, config.tune, {"CPU": 64.0})[2] == 64 // 8, "a host's threads, however few cores the driver has"
+    assert room(job, config.tune, {"CPU": 64.0})[2] == 64 // 4, "a host's threads, however few cores the driver has"
     quarter = job.train.scale.model_copy(update={"gpus_per_worker": 0.25})
     of_gpu = job.model_copy(update={"train": job.train.model_copy(update={"scale": quarter})})
     assert room(of_gpu, config.tune, {"CPU": 16.0, "GPU": 0.5})[:2] == (2, {"CPU": 1.0, "GPU": 0.25})
