@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from device import Device
 from modes import MODES, job_of
-from one_rank import one_rank
 from profiled import kernels_and_busy
 
 from mtids_dist.data import Batch
 from mtids_dist.train import TrainJob, build_network
+from mtids_dist.train.alone import alone
 
 Line = dict[str, Any]
 
@@ -33,7 +33,7 @@ def table(
     :param side: voxels along a crop's edge, instead of the file's.
     """
     lines = []
-    with one_rank(device):
+    with alone(torch.device(device.name)):
         for batch_size in (rows,) if rows else BATCHES:
             for mode in MODES:
                 lines.append(attempted(mode, batch_size, side, rounds, seed, device))

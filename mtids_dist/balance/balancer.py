@@ -192,14 +192,17 @@ class GradientBalancer:
         if not intact:
             return self._refuse(window)
         before, weights = self._last, self._weights_for(window, gramian)
-        if not weights.isfinite().all():  # what the weighting sees besides the Gramian: losses
+        broken = [task for task, weight in zip(self._tasks, weights.tolist(), strict=True) if not math.isfinite(weight)]
+        if broken:  # by what the weighting sees besides the Gramian: losses
             self._last = before
-            return self._refuse(window, f"the weights that {self._weighting!r} found of losses {self._losses.tolist()}")
+            return self._refuse(window, f"the weight of {', '.join(broken)} by {self._weighting!r}, which sees losses,")
         shared = [(p, g) for p, g in zip(self._shared, window.shared(weights), strict=True) if g is not None]
-        # Sums of rows that are intact are; what comes through the border has not been seen yet.
-        if isinstance(window, BorderWindow) and not self._all_intact([gradient for _, gradient in shared]):
+        gradients = [*shared, *private]
+        # Sums of rows that are intact are; what comes through the border has not been seen yet, nor anything without a Gramian.
+        unseen = gradients if gramian is None else shared
+        if isinstance(window, BorderWindow) and not self._all_intact([gradient for _, gradient in unseen]):
             return self._refuse(window)
-        self._hand_over.give(stacked(losses).mean(), [*shared, *private])
+        self._hand_over.give(stacked(losses).mean(), gradients)
         self._steps += 1
         return self._info(weights, balanced=gramian is not None)
 
@@ -211,7 +214,7 @@ class GradientBalancer:
         """
         part = window.part()
         if part is None:
-            return None, self._all_intact(private)
+            return None, True
         broken = (~all_finite(private, part.device)).to(part.dtype)
         total = rank_sum(torch.cat([part.reshape(-1), broken[None]]), self._device).cpu()
         return total[:-1].view_as(part), bool(total.isfinite().all() & (total[-1] == 0))

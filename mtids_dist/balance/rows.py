@@ -58,10 +58,8 @@ def widened(tensors: Sequence[Tensor]) -> list[Tensor]:
     narrow = [place for place, tensor in enumerate(tensors) if tensor.dtype in NARROW]
     found = list(tensors)
     if narrow:
-        wide = [torch.empty_like(tensors[place], dtype=torch.float32) for place in narrow]
-        torch._foreach_copy_(wide, [tensors[place] for place in narrow])
-        for place, tensor in zip(narrow, wide, strict=True):
-            found[place] = tensor
+        for place, wide in zip(narrow, rounded([tensors[place] for place in narrow], torch.float32), strict=True):
+            found[place] = wide
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -75,11 +76,11 @@ class Store:
 
     def labels(self, folds: Iterable[int]) -> pa.Table:
         """Every column but `crop`, all rows of these folds in store order."""
-        files = [pq.ParquetFile(path) for path in self.files(folds)]
-        if not files:
+        paths = self.files(folds)
+        if not paths:
             return self._empty_labels()
-        names = [name for name in files[0].schema_arrow.names if name != CROP]
-        return pa.concat_tables(file.read(columns=names) for file in files)
+        names = [name for name in _open_part(paths[0]).schema_arrow.names if name != CROP]
+        return pa.concat_tables(_read_columns(path, names) for path in paths)
 
     def _empty_labels(self) -> pa.Table:
         if not self.manifest.parts:
@@ -113,12 +114,13 @@ class Store:
     def _strided(self, folds: Iterable[int], start: int, step: int, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         first, wanted = 0, start
         for path in self.files(folds):
-            with pq.ParquetFile(path, memory_map=True) as file:
+            with _open_part(path) as file:
                 for group in range(file.num_row_groups):
                     end = first + file.metadata.row_group(group).num_rows
                     index = range(wanted, end, step)
                     if index:
-                        rows = file.read_row_group(group, columns=None if columns is None else list(columns))
+                        with _damage_told(path):
+                            rows = file.read_row_group(group, columns=None if columns is None else list(columns))
                         rows = rows.slice(index[0] - first) if step == 1 else rows.take([i - first for i in index])
                         yield rows.append_column(ROW_INDEX, pa.array(index, pa.int64()))
                         wanted = index[-1] + step
@@ -159,6 +161,25 @@ def _read_manifest(path: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(place) for place in first["loc"])
         raise InputError(f"not a manifest that this version reads: {first['msg']}", where=f"{path} {where}".strip()) from None
+
+
+def _open_part(path: Path) -> pq.ParquetFile:
+    with _damage_told(path):
+        return pq.ParquetFile(path, memory_map=True)
+
+
+def _read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+    with _open_part(path) as file, _damage_told(path):
+        return file.read(columns=list(names))
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """InputError naming the part file where its bytes are not what was written."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError("a part file of the store is damaged", where=str(path), found=str(error).splitlines()[0]) from error
 
 
 def _one_batch(rows: pa.Table) -> pa.RecordBatch:

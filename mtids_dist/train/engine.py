@@ -23,6 +23,7 @@ def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfi
     :raises InputError: precision that the device does not have, or settings that DeepSpeed refuses or that leave no fp32 weights.
     """
     import deepspeed
+    from deepspeed.runtime.config import DeepSpeedConfigError
 
     use_no_compiled_ops()
     _check_precision(scale.precision)
@@ -30,9 +31,7 @@ def build_engine(model: nn.Module, optimizer: OptimizerConfig, scale: ScaleConfi
     exact = [(p, p.detach().clone()) for p in model.parameters()] if scale.precision is Precision.BF16 else []
     try:
         engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=settings)
-    except InputError:
-        raise
-    except Exception as error:  # whatever it is, it comes of settings that DeepSpeed can't work with
+    except (AssertionError, DeepSpeedConfigError, ImportError, TypeError, ValueError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"DeepSpeed refuses these settings: {why}", where="train.scale.deepspeed") from error
     _check_master_weights(engine)

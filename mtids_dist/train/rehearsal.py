@@ -228,8 +228,6 @@ def _refusals(job: TrainJob, device: torch.device) -> Iterator[None]:
         raise InputError(f"the first step failed: {error}", where="train") from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _too_much(job, error) from error
-    except OSError as error:
-        raise InputError("the store can't be read", where=str(job.data.store), found=_first_line(error)) from error
     except RuntimeError as error:  # NotImplementedError, too: an operator that the device lacks
         if "memory" in _first_line(error):
             raise _too_much(job, error) from error

@@ -155,6 +155,17 @@ def test_damage_is_found(store: Store) -> None:
         open_store(store.path)
 
 
+def test_a_damaged_part_is_named_when_it_is_read(store: Store) -> None:
+    part = store.files([0])[0]
+    data = bytearray(part.read_bytes())
+    middle = slice(len(data) // 4, 3 * len(data) // 4)
+    data[middle] = bytes(byte ^ 0xFF for byte in data[middle])
+    part.write_bytes(data)  # of the same size, so that opening the store sees nothing
+    with pytest.raises(InputError, match=r"part-0-0000\.parquet: a part file of the store is damaged; found ") as told:
+        list(open_store(store.path).batches([0], batch_size=4))
+    assert len(str(told.value).splitlines()) == 1
+
+
 def test_open_store_needs_no_ray() -> None:
     code = "import sys, mtids_dist.data as d; d.open_store; print({'ray', 'torch', 'pydicom', 'matplotlib'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

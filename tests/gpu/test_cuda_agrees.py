@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from on_device import run_on
+from ranks import run_ranks
 from small_steps import SEED, batches, small_job, small_learner
 from torch import Tensor
 
@@ -39,12 +39,12 @@ def trained(device: str, precision: str, stage: int) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def on_cpu() -> Ends:
-    return run_on("cpu", train, "cpu")
+    return dict(run_ranks(train, 1, "cpu")[0])
 
 
 @pytest.fixture(scope="module")
 def on_gpu(device: str) -> Ends:
-    return run_on(device, train, device)
+    return dict(run_ranks(train, 1, device, device=device)[0])
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from on_device import run_on
+from ranks import run_ranks
 from small_steps import SEED, batches, small_job, small_learner
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
@@ -52,7 +52,7 @@ def recorded(step: object, device: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def found(device: str) -> dict[str, list[str]]:
-    return run_on(device, waits, device)
+    return dict(run_ranks(waits, 1, device, device=device)[0])
 
 
 @pytest.mark.parametrize("case", CASES)
